@@ -1,0 +1,367 @@
+"""The configuration of a run: frozen dataclasses, YAML and JSON both ways, flat from outside.
+
+No field name occurs in two parts, so every setting has one flat name:
+`finetune(learning_rate=...)`, `--learning-rate`. In files the parts are nested. The docstring
+under a field is its help text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from captionkit.errors import ConfigError
+from captionkit.settings import (
+    check_types,
+    nearest,
+    plain,
+    read_settings_file,
+    require,
+    unknown_setting,
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images and captions, and how they are split."""
+
+    dataset: str = ""
+    """Name of a dataset source (see `captionkit datasets`), e.g. critters, coco, imagefolder.
+    Empty: guessed from the files given."""
+    data_dir: str | None = None
+    """Folder of the data: a COCO folder, an image folder, a local copy of a hub set. For csv and
+    jsonl: where relative image paths start (default: the file's own folder)."""
+    dataset_id: str | None = None
+    """Hub id of the data, for the sources `hub` and `pokemon-blip`."""
+    dataset_config: str | None = None
+    """Configuration of a hub set; for `coco` the year, 2014 or 2017 (default: the one that is
+    there)."""
+    split: str = "train"
+    """The split to train on."""
+    train_file: str | None = None
+    """A csv, jsonl or json-lines file of training images and captions."""
+    validation_file: str | None = None
+    """The same, for validation."""
+    test_file: str | None = None
+    """The same, for testing."""
+    image_column: str | None = None
+    """Column with the image or its path (default: the first of image, image_path, file_name, path,
+    filepath, filename, url)."""
+    caption_column: str | None = None
+    """Column with the caption or captions (default: the first of caption, captions, text, sentence,
+    sentences, caption_text)."""
+    test_size: float = 0.1
+    """Share of the images held out for validation where the source has no validation split of its
+    own; 0: none."""
+    captions: Literal["random", "all", "first"] = "random"
+    """Of several captions an image: a random one each epoch, all of them in each epoch, or only the
+    first (then also the only reference)."""
+    max_train_samples: int | None = None
+    """Use only the first N training images."""
+    max_eval_samples: int | None = None
+    """Use only the first N validation images."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """An image that cannot be read stops the run, or is skipped, counted and listed in
+    captionkit/skipped.jsonl."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "test_size", 0 <= self.test_size < 1, "a share, from 0 to below 1")
+        for name in ("max_train_samples", "max_eval_samples"):
+            require(
+                self, name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The optimisation, in terms that mean the same on every backend."""
+
+    epochs: float = 3.0
+    """Passes over the training images."""
+    max_steps: int | None = None
+    """Stop after so many optimizer updates; overrides epochs."""
+    batch_size: int = 32
+    """Images in one optimizer update, over all devices and accumulation steps."""
+    eval_batch_size: int = 32
+    """Images captioned at once in evaluation."""
+    accumulation_steps: int = 1
+    """Passes that one update is made of; a pass holds batch_size / (devices x accumulation_steps)
+    images."""
+    learning_rate: float = 5e-5
+    """Peak learning rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up: to zero in a line, to zero in a half cosine,
+    or not at all."""
+    warmup_steps: int = 0
+    """Updates over which the learning rate rises from zero to its peak."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay; never applied to biases and normalisation layers."""
+    adam_beta1: float = 0.9
+    """AdamW's first-moment decay."""
+    adam_beta2: float = 0.999
+    """AdamW's second-moment decay."""
+    adam_epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    max_grad_norm: float = 1.0
+    """Clip the global gradient norm to this; 0: do not clip."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability that is spread over the vocabulary."""
+    max_caption_tokens: int | None = None
+    """Cut longer training captions to so many tokens, the end token kept; default: cut nothing, and
+    a caption longer than the model allows is an error."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the forward and backward pass; auto: the best that the device has."""
+    freeze: tuple[str, ...] = ()
+    """Patterns (`*` matches anything) of tensor names, as they stand in model.safetensors, that are
+    not trained."""
+    seed: int = 42
+    """Seeds the split, the order, the drawn captions, the initial weights and the dropout."""
+    logging_steps: int = 10
+    """Report the loss every N updates."""
+    eval_steps: int | None = None
+    """Evaluate every N updates; 0: only at the end; default: every epoch."""
+    save_steps: int | None = None
+    """Save a checkpoint every N updates; 0: never; default: whenever it evaluates."""
+    save_total_limit: int | None = None
+    """Keep only the newest N checkpoints (and the best); default: all."""
+    metrics: tuple[str, ...] = ("wer", "rouge")
+    """Metrics of the generated captions (see `captionkit metrics`)."""
+    best_metric: str | None = None
+    """Which value picks the best checkpoint, e.g. wer or rougeL; default: the evaluation loss."""
+    load_best: bool = True
+    """End with the weights of the best evaluation instead of the last step."""
+    early_stopping_patience: int | None = None
+    """Stop after so many evaluations without a better one; default: never."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "epochs", self.epochs > 0, "above 0")
+        for name in ("batch_size", "eval_batch_size", "accumulation_steps", "logging_steps"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("max_steps", "save_total_limit", "early_stopping_patience"):
+            require(
+                self, name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1"
+            )
+        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "seed"):
+            require(self, name, getattr(self, name) >= 0, "0 or more")
+        for name in ("eval_steps", "save_steps"):
+            require(
+                self, name, getattr(self, name) is None or getattr(self, name) >= 0, "0 or more"
+            )
+        for name in ("adam_beta1", "adam_beta2", "label_smoothing"):
+            require(self, name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
+        for name in ("learning_rate", "adam_epsilon"):
+            require(self, name, 0 < getattr(self, name) < float("inf"), "above 0")
+        require(
+            self,
+            "max_caption_tokens",
+            self.max_caption_tokens is None or self.max_caption_tokens >= 3,
+            "at least 3 (start, one word, end)",
+        )
+        if self.batch_size % self.accumulation_steps:
+            raise ConfigError(
+                f"batch_size={self.batch_size} does not divide by "
+                f"accumulation_steps={self.accumulation_steps}. batch_size counts the images of "
+                "one update, over all its passes: choose a multiple."
+            )
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How captions are generated."""
+
+    max_new_tokens: int = 32
+    """Longest caption, in tokens."""
+    num_beams: int = 1
+    """Beams of the beam search; 1: greedy."""
+    length_penalty: float = 1.0
+    """Beam scores are divided by length ** length_penalty: above 0 favours longer captions."""
+    early_stopping: bool = False
+    """Stop as soon as num_beams captions are finished."""
+    do_sample: bool = False
+    """Draw tokens instead of taking the most probable."""
+    temperature: float = 1.0
+    """Sampling: divide the logits by this."""
+    top_p: float = 1.0
+    """Sampling: draw from the smallest set of tokens with this much probability."""
+    top_k: int = 0
+    """Sampling: draw from the k most probable tokens; 0: all."""
+    num_return_sequences: int = 1
+    """Captions to return for each image, best first."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "max_new_tokens", self.max_new_tokens >= 1, "at least 1")
+        require(self, "num_beams", self.num_beams >= 1, "at least 1")
+        require(self, "temperature", self.temperature > 0, "above 0")
+        require(self, "top_p", 0 < self.top_p <= 1, "in (0, 1]")
+        require(self, "top_k", self.top_k >= 0, "0 or more")
+        require(self, "num_return_sequences", self.num_return_sequences >= 1, "at least 1")
+        if self.num_return_sequences > self.num_beams and not self.do_sample:
+            raise ConfigError(
+                f"num_return_sequences={self.num_return_sequences} needs as many beams or "
+                f"sampling: set num_beams to at least {self.num_return_sequences}, or do_sample=True."
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a run depends on. Frozen: make a changed copy with `replace`."""
+
+    model: str | None = None
+    """Hub id, folder, or a config to train from scratch (a config.json, or a shipped one such as
+    git-tiny)."""
+    encoder: str | None = None
+    """Checkpoint of an image encoder, made into one model with `decoder`."""
+    decoder: str | None = None
+    """Checkpoint of a text decoder, made into one model with `encoder`."""
+    trust_remote_code: bool = False
+    """Run code that comes with the checkpoint. Only for checkpoints whose authors you trust."""
+    backend: str = "auto"
+    """auto, torch, flax, or the name of a plugin's backend."""
+    output_dir: str | None = None
+    """Folder that the model, its history and its report are written to."""
+    overwrite_output_dir: bool = False
+    """Replace what an earlier run left in output_dir."""
+    resume: bool = False
+    """Go on from the last whole checkpoint in output_dir."""
+    push_to_hub: bool = False
+    """Upload the finished model with its model card."""
+    hub_model_id: str | None = None
+    """Repository to push to (default: the name of output_dir, under your user name)."""
+    backend_options: dict[str, Any] = field(default_factory=dict)
+    """Settings that only the chosen backend has; also given flat."""
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    decoding: Decoding = field(default_factory=Decoding)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.model and (self.encoder or self.decoder):
+            raise ConfigError("Give either model, or encoder and decoder, not both.")
+        if bool(self.encoder) != bool(self.decoder):
+            raise ConfigError("encoder and decoder go together: give both, or a whole model.")
+        if self.resume and self.overwrite_output_dir:
+            raise ConfigError(
+                "resume goes on in output_dir, overwrite_output_dir empties it: choose one."
+            )
+
+    # ---- flat settings -------------------------------------------------------------------------
+
+    def replace(self, **settings: Any) -> Recipe:
+        """A copy with some settings changed, by flat name. Unknown ones raise ConfigError."""
+        parts = {name: {} for name in (*_PARTS, "run")}
+        for name, value in settings.items():
+            if name in _PARTS and isinstance(value, _PARTS[name]):
+                parts["run"][name] = value
+            else:
+                parts[_part_of(name)][name] = value
+        run = dict(parts.pop("run"))
+        for name, changes in parts.items():
+            if changes:
+                run[name] = dataclasses.replace(run.get(name, getattr(self, name)), **changes)
+        return dataclasses.replace(self, **run)
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its flat name."""
+        run = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _PARTS
+        }
+        for part in _PARTS:
+            run |= dataclasses.asdict(getattr(self, part))
+        return run
+
+    # ---- files ---------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain Python values, as in the files."""
+        return plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
+        """From nested values, defaults for the rest. Unknown names raise ConfigError."""
+        values = dict(values)
+        for part, kind in _PARTS.items():
+            given = values.get(part, {})
+            if not isinstance(given, Mapping):
+                raise ConfigError(f"{where}: {part!r} should hold settings, found {given!r}.")
+            _refuse_unknown(given, kind, f"{where}, under {part!r}")
+            values[part] = kind(**given)
+        _refuse_unknown(values, cls, where)
+        return cls(**values)
+
+    def to_yaml(self) -> str:
+        """YAML text that `from_file` reads back to an equal recipe."""
+        import yaml
+
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def to_json(self) -> str:
+        """JSON text that `from_file` reads back to an equal recipe."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Recipe:
+        """Read a .yaml, .yml or .json file."""
+        path = Path(path)
+        return cls.from_dict(read_settings_file(path), where=str(path))
+
+    @classmethod
+    def named(cls, name: str) -> Recipe:
+        """A recipe that ships with captionkit, by name."""
+        if name not in shipped_recipes():
+            raise ConfigError(
+                f"There is no recipe {name!r}{nearest(name, shipped_recipes())} "
+                f"Shipped: {', '.join(shipped_recipes())}; or give the path of a YAML or JSON file."
+            )
+        return cls.from_file(_SHIPPED / f"{name}.yaml")
+
+    @classmethod
+    def of(cls, recipe: Recipe | str | Path | None) -> Recipe:
+        """From whatever `finetune` accepts: a recipe, a shipped name, a file, or nothing."""
+        if recipe is None:
+            return cls()
+        if isinstance(recipe, Recipe):
+            return recipe
+        looks_like_file = str(recipe).endswith((".yaml", ".yml", ".json"))
+        return cls.from_file(recipe) if looks_like_file else cls.named(str(recipe))
+
+
+_PARTS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "decoding": Decoding}
+_SHIPPED = Path(__file__).parent / "recipes"
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with captionkit."""
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def field_names(part: str | None = None) -> list[str]:
+    """The flat names of all settings, or of one part ("run", "data", "training", "decoding")."""
+    names = {"run": [f.name for f in dataclasses.fields(Recipe) if f.name not in _PARTS]}
+    names |= {name: [f.name for f in dataclasses.fields(kind)] for name, kind in _PARTS.items()}
+    return names[part] if part else [name for group in names.values() for name in group]
+
+
+def _part_of(name: str) -> str:
+    for part in ("run", *_PARTS):
+        if name in field_names(part):
+            return part
+    raise unknown_setting(name, field_names())
+
+
+def _refuse_unknown(given: Mapping[str, Any], kind: type, where: str) -> None:
+    own = [f.name for f in dataclasses.fields(kind)]
+    for name in given:
+        if name in own:
+            continue
+        if name in field_names():
+            home = _part_of(name)
+            place = "at the top level" if home == "run" else f"under {home!r}"
+            raise ConfigError(f"In {where}: {name!r} belongs {place}.")
+        raise ConfigError(f"In {where}: {unknown_setting(str(name), [*own, *field_names()])}")

@@ -1,0 +1,185 @@
+"""Backends, datasets and metrics, found through entry points: ours and those of other distributions.
+
+Discovery reads the installed metadata once and imports nothing. A plugin is imported when it is
+asked for; one that fails to import gives a warning that names its distribution, and the rest works.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Literal
+
+from captionkit.errors import ConfigError, NotInstalledError, PluginError
+from captionkit.settings import nearest
+
+if TYPE_CHECKING:
+    from captionkit.types import Backend, Metric
+
+Kind = Literal["backends", "datasets", "metrics"]
+_SINGULAR = {"backends": "backend", "datasets": "dataset", "metrics": "metric"}
+
+# What we know of and somebody may not have: the name and the command that installs it.
+_KNOWN = {
+    "backends": {
+        "torch": 'pip install "captionkit[torch]"',
+        "flax": 'pip install "captionkit[flax]"',
+    },
+    "datasets": {},
+    "metrics": {},
+}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A registered name: where it comes from, and "ready" or what is missing."""
+
+    name: str
+    distribution: str
+    state: str
+    summary: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be used as it is."""
+        return self.state == "ready"
+
+
+def list_backends() -> list[Listed]:
+    """The registered backends, each with its state: "ready", or the command that installs it."""
+    return _listed("backends", lambda backend: backend().missing())
+
+
+def list_datasets() -> list[Listed]:
+    """The registered dataset sources."""
+    return _listed("datasets", lambda source: None)
+
+
+def list_metrics() -> list[Listed]:
+    """The registered metrics; any module of `evaluate` works by its name as well."""
+    return _listed("metrics", lambda metric: None)
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name, installed. Raises ConfigError or NotInstalledError."""
+    backend = _load("backends", name)()
+    if command := backend.missing():
+        raise NotInstalledError(
+            f"The backend {name!r} is not installed. Install it with: {command}"
+        )
+    return backend
+
+
+def backend_for(model_type: str, preferred: str | None = None) -> Backend:
+    """The backend that runs a model type: the preferred one if installed, else the first listed."""
+    supporting, missing = [], []
+    for name in names("backends"):
+        backend = _try_load("backends", name)
+        if backend is not None and model_type in backend.model_types:
+            command = backend().missing()
+            (missing if command else supporting).append((name, command))
+    for name, _ in supporting:
+        if name == preferred:
+            return get_backend(name)
+    if supporting:
+        return get_backend(supporting[0][0])
+    if missing:
+        commands = " or ".join(command for _, command in missing)
+        raise NotInstalledError(
+            f"No installed backend runs models of type {model_type!r}. Install one with: {commands}"
+        )
+    known = sorted({t for n in names("backends") for t in _model_types(n)})
+    raise ConfigError(
+        f"No backend supports models of type {model_type!r}{nearest(model_type, known)} "
+        f"Supported: {', '.join(known)}."
+    )
+
+
+def get_dataset(name: str) -> Callable[..., Any]:
+    """The loader of a dataset source. Raises ConfigError for an unknown name."""
+    return _load("datasets", name)
+
+
+def get_metric(name: str, **options: Any) -> Metric:
+    """A fresh metric: a registered one, or a module of `evaluate` by its name."""
+    if name in names("metrics"):
+        return _load("metrics", name)(**options)
+    from captionkit.metrics.hf import from_evaluate
+
+    return from_evaluate(name, **options)
+
+
+def names(kind: Kind) -> list[str]:
+    """The registered names: torch before flax, then by distribution and name."""
+    first = {"torch": 0, "flax": 1}
+    return sorted(_discover(kind), key=lambda name: (first.get(name, 2), name))
+
+
+def _listed(kind: Kind, missing: Callable[[Any], str | None]) -> list[Listed]:
+    rows = []
+    for name in names(kind):
+        plugin = _try_load(kind, name)
+        state = "broken" if plugin is None else (missing(plugin) or "ready")
+        summary = (getattr(plugin, "__doc__", None) or "").strip().split("\n")[0]
+        rows.append(Listed(name, _distribution(_discover(kind)[name][0]), state, summary))
+    return rows
+
+
+def _model_types(name: str) -> frozenset[str]:
+    backend = _try_load("backends", name)
+    return backend.model_types if backend else frozenset()
+
+
+@functools.cache
+def _discover(kind: Kind) -> Mapping[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=f"captionkit.{kind}"):
+        same = found.setdefault(entry.name, [])
+        # an editable install beside an installed one lists the same object twice
+        if all((entry.value, _distribution(entry)) != (e.value, _distribution(e)) for e in same):
+            same.append(entry)
+    return found
+
+
+@functools.cache
+def _load(kind: Kind, name: str) -> Any:
+    found = _discover(kind).get(name)
+    if not found:
+        if name in _KNOWN[kind]:
+            command = _KNOWN[kind][name]
+            raise NotInstalledError(
+                f"The {_SINGULAR[kind]} {name!r} is not installed. Install it with: {command}"
+            )
+        raise ConfigError(
+            f"There is no {_SINGULAR[kind]} {name!r}{nearest(name, names(kind))} "
+            f"Registered: {', '.join(names(kind)) or 'none'}."
+        )
+    if len(found) > 1:
+        owners = " and ".join(_distribution(entry) for entry in found)
+        raise PluginError(
+            f"The {_SINGULAR[kind]} {name!r} is registered by {owners}. Uninstall one of them."
+        )
+    try:
+        return found[0].load()
+    except Exception as error:
+        raise PluginError(
+            f"The {_SINGULAR[kind]} {name!r} of {_distribution(found[0])} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+@functools.cache
+def _try_load(kind: Kind, name: str) -> Any:
+    # cached, so that a broken plugin warns once
+    try:
+        return _load(kind, name)
+    except PluginError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return None
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "an unknown distribution"

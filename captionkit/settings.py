@@ -1,0 +1,125 @@
+"""Checking settings against the annotations of their dataclass, with errors that help.
+
+Used for recipes and for the options of backends alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from captionkit.errors import ConfigError
+
+
+def require(config: object, name: str, condition: bool, expected: str) -> None:
+    """Raise ConfigError where a condition on one field does not hold."""
+    if not condition:
+        raise ConfigError(
+            f"{name}={getattr(config, name)!r} is not possible: it must be {expected}."
+        )
+
+
+def check_types(config: Any) -> None:
+    """Check every field against its annotation; turn what files spell differently into its type."""
+    hints = typing.get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        value = _coerce(getattr(config, f.name), hints[f.name])
+        if value is _WRONG:
+            raise ConfigError(
+                f"{f.name}={getattr(config, f.name)!r} is not possible: "
+                f"it must be {_spell(hints[f.name])}."
+            )
+        object.__setattr__(config, f.name, value)
+
+
+_WRONG = object()
+
+
+def _coerce(value: Any, hint: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value if value in arguments else _WRONG
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        results = (_coerce(value, a) for a in arguments if a is not type(None))
+        return next((r for r in results if r is not _WRONG), _WRONG)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            return _WRONG
+        items = tuple(_coerce(item, arguments[0]) for item in value)
+        return _WRONG if _WRONG in items else items
+    if origin is dict:
+        return dict(value) if isinstance(value, Mapping) else _WRONG
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, typing.cast(type, hint)) else _WRONG
+    if hint is float:
+        # YAML 1.1 reads 5e-5 as a string
+        if isinstance(value, str):
+            try:
+                return float(value)
+            except ValueError:
+                return _WRONG
+        return (
+            float(value)
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+            else _WRONG
+        )
+    if hint is int and isinstance(value, bool):
+        return _WRONG
+    if hint is str and isinstance(value, Path):
+        return str(value)
+    return value if isinstance(value, hint) else _WRONG
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(str(a) for a in typing.get_args(hint))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(
+            "nothing" if a is type(None) else _spell(a) for a in typing.get_args(hint)
+        )
+    if typing.get_origin(hint) is tuple:
+        return "a list of text"
+    return names.get(hint, str(getattr(hint, "__name__", hint)))
+
+
+def unknown_setting(name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a setting that does not exist, with the nearest that does."""
+    return ConfigError(f"There is no setting {name!r}{nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence: "; did you mean ...?", or a full stop."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file, read safely. Raises ConfigError."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"Cannot read the recipe {path}: {error.strerror}.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path} should hold settings by name, found {type(values).__name__}.")
+    return values
+
+
+def plain(value: Any) -> Any:
+    """Nested mappings and lists, for YAML and JSON."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,148 @@
+"""What crosses between core and a backend: plain Python, numpy and PIL types, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy
+    import PIL.Image
+
+    from captionkit.data.dataset import CaptionDataset
+    from captionkit.evaluation import Evaluator
+    from captionkit.recipe import Recipe
+
+    ImageSource: TypeAlias = str | Path | bytes | PIL.Image.Image | numpy.ndarray
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its captions.
+
+    `source` is what the dataset holds: a path, an http(s) URL, encoded bytes, a PIL image or an
+    array. Nothing is decoded until `image` is asked for.
+    """
+
+    source: ImageSource
+    captions: tuple[str, ...]
+    image_id: str
+
+    @property
+    def image(self) -> PIL.Image.Image:
+        """The upright RGB image; decoded anew on each access. Raises `ImageError`."""
+        from captionkit.data.images import open_image
+
+        return open_image(self.source)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A generated caption.
+
+    `score` is its length-normalised log-probability: the mean, over the generated tokens and
+    the end token, of the natural logarithm of the model's own (untempered) probability.
+    """
+
+    text: str
+    score: float
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class TrainEvent:
+    """What a backend reports while it trains; the only way in which it reports.
+
+    kind: "start" (values: `parameters`, `trainable`, `device`, ...), "step" (after every
+    optimizer update; values: `images`), "log" (values: `loss`, `learning_rate`, `grad_norm`,
+    ... since the last log), "evaluate" (values: what the evaluator returned), "save" (values:
+    `path`), "skip" (values: `image_id`, `reason`), "end".
+    """
+
+    kind: Literal["start", "step", "log", "evaluate", "save", "skip", "end"]
+    step: int
+    total_steps: int
+    epoch: float
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a metric computed: one value a key over the corpus, and one a key and pair."""
+
+    corpus: dict[str, float]
+    per_image: dict[str, list[float]]
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Scores generated captions against references, pair by pair."""
+
+    keys: ClassVar[tuple[str, ...]]  # the names of the values that compute() gives
+    higher_is_better: ClassVar[bool]
+
+    def update(self, prediction: str, references: Sequence[str]) -> None:
+        """Take in one pair."""
+
+    def compute(self) -> Scores:
+        """The scores of all pairs so far, per image in the order of the updates."""
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """A model that is ready to caption, whichever backend holds it."""
+
+    def encode(self, images: Sequence[ImageSource]) -> Any:
+        """Decode and preprocess images once; `caption` and `loss` take the result as `images`."""
+
+    def caption(self, images: Any, **decoding: Any) -> list[Caption]:
+        """Caption one image or many; `decoding` are the fields of `Decoding`."""
+
+    def loss(self, images: Any, captions: Sequence[str]) -> tuple[float, int]:
+        """Teacher-forced negative log-likelihood, summed over target tokens, and their number."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that a backend needs to train. Hub ids are already folders, settings already checked."""
+
+    recipe: Recipe
+    options: Any  # an instance of the backend's options_type, or None
+    model: Path  # config, tokenizer and image processor; no weights: train from scratch
+    output_dir: Path
+    train: CaptionDataset
+    evaluator: Evaluator | None
+    on_event: Callable[[TrainEvent], None]
+    should_stop: Callable[[], bool]  # asked after every step; True: save a checkpoint and return
+    resume_from: Path | None = None  # a checkpoint-N folder whose manifest holds
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A framework that can train and run captioning models."""
+
+    name: ClassVar[str]
+    model_types: ClassVar[frozenset[str]]  # as in config.json: "git", "vision-encoder-decoder", ...
+    options_type: ClassVar[type | None]  # dataclass of the settings that only this backend has
+
+    def missing(self) -> str | None:
+        """None where the framework is installed, else the command that installs it."""
+
+    def check(self, recipe: Recipe, options: Any) -> None:
+        """Raise ConfigError for what this machine cannot do, before anything is loaded."""
+
+    def train(self, job: TrainingJob) -> Path:
+        """Train, write a Hugging Face folder to `job.output_dir`, and return it."""
+
+    def load(
+        self,
+        checkpoint: Path,
+        device: str | None = None,
+        dtype: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Captioner:
+        """Load a checkpoint folder for captioning. Raises `CheckpointError`."""
