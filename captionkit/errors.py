@@ -43,3 +43,7 @@ class PluginError(CaptionkitError):
 
 class TrainingInterrupted(CaptionkitError):
     """Training was asked to stop; a checkpoint was written first. The message says how to go on."""
+
+
+class DivergedError(CaptionkitError):
+    """The loss became infinite or not a number."""

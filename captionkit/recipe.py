@@ -205,7 +205,7 @@ class Decoding:
         if self.num_return_sequences > self.num_beams and not self.do_sample:
             raise ConfigError(
                 f"num_return_sequences={self.num_return_sequences} needs as many beams or "
-                f"sampling: set num_beams to at least {self.num_return_sequences}, or do_sample=True."
+                f"sampling: set num_beams={self.num_return_sequences} or more, or do_sample=True."
             )
 
 

@@ -1,4 +1,4 @@
-"""Backends, datasets and metrics, found through entry points: ours and those of other distributions.
+"""Backends, datasets and metrics, found through entry points: ours and those of others.
 
 Discovery reads the installed metadata once and imports nothing. A plugin is imported when it is
 asked for; one that fails to import gives a warning that names its distribution, and the rest works.
@@ -6,9 +6,10 @@ asked for; one that fails to import gives a warning that names its distribution,
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal
@@ -110,6 +111,44 @@ def get_metric(name: str, **options: Any) -> Metric:
     from captionkit.metrics.hf import from_evaluate
 
     return from_evaluate(name, **options)
+
+
+def check_metrics(metrics: Sequence[str], best: str | None = None) -> bool:
+    """Refuse unknown metrics and values; returns whether a higher value of `best` is better."""
+    directions = {"loss": False}
+    for name in metrics:
+        metric = get_metric(name)
+        directions |= dict.fromkeys(metric.keys, metric.higher_is_better)
+    if best is not None and best not in directions:
+        raise ConfigError(
+            f"best_metric={best!r} is not a value of the metrics {', '.join(metrics)}"
+            f"{nearest(best, directions)} Their values: {', '.join(directions)}."
+        )
+    return directions[best or "loss"]
+
+
+def option_names(backend: str) -> list[str]:
+    """The names of a backend's own settings; for "auto" those of all that are registered."""
+    kinds = options_types(backend).values()
+    return list(dict.fromkeys(f.name for kind in kinds for f in dataclasses.fields(kind)))
+
+
+def options_types(backend: str) -> dict[str, type]:
+    """By backend name the dataclass of its own settings; for "auto" of all that are registered."""
+    if backend != "auto":
+        plugins = {backend: _load("backends", backend)}
+    else:
+        plugins = {name: _try_load("backends", name) for name in names("backends")}
+    return {
+        name: plugin.options_type
+        for name, plugin in plugins.items()
+        if plugin is not None and plugin.options_type is not None
+    }
+
+
+def summary_of_models(backend: str) -> str:
+    """The model types that a backend runs, in one line."""
+    return ", ".join(sorted(_model_types(backend)))
 
 
 def names(kind: Kind) -> list[str]:

@@ -118,7 +118,9 @@ class TrainingJob:
     evaluator: Evaluator | None
     on_event: Callable[[TrainEvent], None]
     should_stop: Callable[[], bool]  # asked after every step; True: save a checkpoint and return
+    higher_is_better: bool = False  # the direction of recipe.training.best_metric
     resume_from: Path | None = None  # a checkpoint-N folder whose manifest holds
+    history: Sequence[Mapping[str, Any]] = ()  # rows of history.jsonl up to that checkpoint
 
 
 @runtime_checkable

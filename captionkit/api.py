@@ -1,0 +1,234 @@
+"""The public functions: each tells its story from top to bottom and leaves the work to others."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captionkit import checkpoints, models, registry
+from captionkit.data import load_dataset, load_splits
+from captionkit.errors import ConfigError, TrainingInterrupted
+from captionkit.evaluation import Evaluation, Evaluator, evaluate_captioner
+from captionkit.interrupt import stop_requested_by_signal
+from captionkit.metrics import score
+from captionkit.recipe import Decoding, Recipe, field_names
+from captionkit.run_folder import RunFolder
+from captionkit.settings import unknown_setting
+from captionkit.tracking import Tracking, read_history
+from captionkit.types import Caption, Captioner, TrainingJob
+
+__all__ = ["Evaluation", "FinetuneResult", "caption", "evaluate", "finetune", "load", "score"]
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What `finetune` returns.
+
+    output_dir: the Hugging Face folder of the model, with `captionkit/` inside.
+    metrics: of the evaluation whose weights were kept; empty without validation images.
+    history: the rows of history.jsonl, each with `step` and what was logged then.
+    skipped: images that could not be read, by id, with the reason.
+    """
+
+    output_dir: Path
+    metrics: dict[str, float]
+    history: list[dict[str, Any]]
+    skipped: dict[str, str]
+    report: Path
+    _loaded: list[Captioner] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def captioner(self) -> Captioner:
+        """The trained model, loaded on first use."""
+        if not self._loaded:
+            self._loaded.append(load(self.output_dir))
+        return self._loaded[0]
+
+
+def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> FinetuneResult:
+    """Fine-tune a captioning model, evaluate it by generation, and write a report.
+
+    recipe: a `Recipe`, the name of one that ships ("quickstart"), or a YAML or JSON path.
+    settings: fields of the recipe, flat (`model=`, `dataset=`, `learning_rate=`, ...), and of the
+        backend's options. `dataset` may also be a `CaptionDataset`, a `datasets.Dataset`, or a list
+        of (image, caption) or (image, captions).
+
+    Raises `ConfigError` for settings that do not fit, `DataError`, `CheckpointError`, `HubError`,
+    `OutputError`, and `TrainingInterrupted` after Ctrl-C, when a checkpoint was saved.
+    """
+    in_memory = None
+    if "dataset" in settings and not isinstance(settings["dataset"], str):
+        in_memory = settings.pop("dataset")
+        settings["dataset"] = "in-memory"
+    plan = with_settings(Recipe.of(recipe), settings)
+    if plan.model is None and plan.encoder is None:
+        raise ConfigError(
+            "Which model? Give model= (a hub id, a folder, or a config such as git-tiny), or "
+            'recipe="quickstart".'
+        )
+    if not plan.output_dir:
+        plan = plan.replace(output_dir=_default_output_dir(plan))
+
+    # everything that can be wrong is found out before anything is written
+    folder = RunFolder(Path(plan.output_dir or ""))
+    folder.check(plan)
+    resume_from = checkpoints.newest_whole(folder.root) if plan.resume else None
+    source = resume_from or models.resolve_model(str(plan.model), plan.trust_remote_code)
+    kind = models.model_type(source)
+    if plan.backend == "auto":
+        backend = registry.backend_for(kind, preferred=models.writer_of(source))
+    else:
+        backend = registry.get_backend(plan.backend)
+        if kind not in backend.model_types:
+            raise ConfigError(
+                f"The backend {backend.name!r} does not run models of type {kind!r}. It runs: "
+                f"{', '.join(sorted(backend.model_types))}."
+            )
+    options = _backend_options(plan, backend)
+    backend.check(plan, options)
+    train, validation = load_splits(plan.data, plan.training.seed, in_memory)
+    higher_is_better = registry.check_metrics(plan.training.metrics, plan.training.best_metric)
+
+    plan = plan.replace(backend=backend.name)
+    with (
+        folder.locked(plan) as run,
+        tempfile.TemporaryDirectory() as scratch,
+        stop_requested_by_signal() as should_stop,
+    ):
+        model = models.prepare_model(source, Path(scratch), train, plan.trust_remote_code)
+        tracking = Tracking(run, checkpoints.step_of(resume_from) if resume_from else None)
+        evaluator = None
+        if validation is not None:
+            evaluator = Evaluator(
+                validation, plan.training.metrics, plan.decoding, plan.training.eval_batch_size,
+                plan.data.on_bad_image, run.folder, tracking.on_evaluation_batch,
+            )  # fmt: skip
+        job = TrainingJob(
+            plan, options, model, run.root, train, evaluator, tracking, should_stop,
+            higher_is_better, resume_from, tuple(tracking.history),
+        )  # fmt: skip
+        try:
+            backend.train(job)
+        finally:
+            tracking.close()
+        if should_stop():
+            raise TrainingInterrupted(
+                f"Stopped after step {tracking.step}; a checkpoint is saved. Go on with:\n"
+                f"  captionkit finetune --recipe {run.recipe} --resume"
+            )
+        report = run.finish(plan, tracking, train, validation)
+    if plan.push_to_hub:
+        from captionkit.hub import push
+
+        push(run.root, plan)
+    return FinetuneResult(
+        run.root, run.metrics(), read_history(run.history), tracking.skipped, report
+    )
+
+
+def load(
+    checkpoint: str | Path,
+    backend: str = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+) -> Captioner:
+    """Load a model for captioning: a folder that any backend wrote, or a hub id.
+
+    backend: "auto" is the backend that wrote the checkpoint if it is installed, else the first
+        that runs its model type. device: "cpu", "cuda:0", ...; default: the best there is.
+    dtype: "fp32" (default), "bf16" or "fp16".
+    """
+    folder = models.resolve_model(str(checkpoint), trust_remote_code)
+    kind = models.model_type(folder)
+    if backend == "auto":
+        chosen = registry.backend_for(kind, preferred=models.writer_of(folder))
+    else:
+        chosen = registry.get_backend(backend)
+    return chosen.load(folder, device, dtype, trust_remote_code)
+
+
+def evaluate(
+    captioner: Captioner | str | Path,
+    dataset: Any,
+    *,
+    metrics: Sequence[str] = ("wer", "rouge"),
+    batch_size: int = 32,
+    output_dir: str | Path | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Caption a dataset and score the captions against all their references.
+
+    captioner: what `load` returned, or a folder or hub id. dataset: the name of a source, or what
+    `finetune` takes in memory. settings: fields of `DataConfig` (`data_dir=`, `split=` with
+    "validation" as default, ...) and of `Decoding`. output_dir: where predictions and a report
+    are written; nothing is written without it.
+    """
+    data_names, decoding_names = field_names("data"), field_names("decoding")
+    for name in settings:
+        if name not in (*data_names, *decoding_names):
+            raise unknown_setting(name, [*data_names, *decoding_names])
+    data = {k: v for k, v in settings.items() if k in data_names}
+    decoding = {k: v for k, v in settings.items() if k in decoding_names}
+    registry.check_metrics(metrics)
+    examples = load_dataset(dataset, **{"split": "validation", **data})
+    model = load(captioner) if isinstance(captioner, (str, Path)) else captioner
+    defaults = getattr(model, "defaults", {})
+    result = evaluate_captioner(
+        model, examples, metrics, Decoding(**{**defaults, **decoding}), batch_size,
+        data.get("on_bad_image", "stop"),
+    )  # fmt: skip
+    if output_dir is not None:
+        from captionkit.run_folder import write_evaluation_report
+
+        write_evaluation_report(Path(output_dir), result, examples)
+    return result
+
+
+def caption(
+    images: Any,
+    model: str | Path,
+    *,
+    backend: str = "auto",
+    device: str | None = None,
+    **decoding: Any,
+) -> list[Caption]:
+    """Caption images with a model in one call; `load` once instead to caption again and again."""
+    return load(model, backend, device).caption(images, **decoding)
+
+
+def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    """The recipe with flat settings changed, those of the backend's options among them."""
+    own = {name: value for name, value in settings.items() if name in (*field_names(), *_PARTS)}
+    recipe = recipe.replace(**own)
+    options = {name: value for name, value in settings.items() if name not in own}
+    if options:
+        known = registry.option_names(recipe.backend)
+        for name in options:
+            if name not in known:
+                raise unknown_setting(name, [*field_names(), *known])
+        recipe = recipe.replace(backend_options={**recipe.backend_options, **options})
+    return recipe
+
+
+_PARTS = ("data", "training", "decoding")
+
+
+def _backend_options(recipe: Recipe, backend: Any) -> Any:
+    if backend.options_type is None:
+        if recipe.backend_options:
+            raise ConfigError(f"The backend {backend.name!r} has no options of its own.")
+        return None
+    known = registry.option_names(backend.name)
+    for name in recipe.backend_options:
+        if name not in known:
+            raise unknown_setting(name, known)
+    return backend.options_type(**recipe.backend_options)
+
+
+def _default_output_dir(recipe: Recipe) -> str:
+    model = Path(str(recipe.model or recipe.encoder)).stem
+    return f"{model}-{(recipe.data.dataset or 'captions').split('/')[-1]}"

@@ -1,0 +1,54 @@
+"""The PyTorch backend: Hugging Face `Trainer` for training, `generate` for captions.
+
+This module imports no torch, so that `captionkit backends` and `--help` start at once.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from captionkit.backends.torch.options import TorchOptions
+
+if TYPE_CHECKING:
+    from captionkit.recipe import Recipe
+    from captionkit.types import Captioner, TrainingJob
+
+
+class TorchBackend:
+    """PyTorch: Hugging Face Trainer, one small adapter a model family."""
+
+    name: ClassVar[str] = "torch"
+    model_types: ClassVar[frozenset[str]] = frozenset({"git"})
+    options_type: ClassVar[type | None] = TorchOptions
+
+    def missing(self) -> str | None:
+        """None where torch and accelerate are installed, else the command that installs them."""
+        if find_spec("torch") and find_spec("accelerate"):
+            return None
+        return 'pip install "captionkit[torch]"'
+
+    def check(self, recipe: Recipe, options: Any) -> None:
+        """Raise ConfigError for a device or precision that this machine does not have."""
+        from captionkit.backends.torch.device import choose_device, choose_precision
+
+        choose_precision(recipe.training.precision, choose_device(options.device))
+
+    def train(self, job: TrainingJob) -> Path:
+        """Train as the job says; returns the folder with the finished model."""
+        from captionkit.backends.torch.train import train
+
+        return train(job)
+
+    def load(
+        self,
+        checkpoint: Path,
+        device: str | None = None,
+        dtype: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Captioner:
+        """Load a checkpoint folder for captioning. Raises `CheckpointError`, `ConfigError`."""
+        from captionkit.backends.torch.captioner import load_captioner
+
+        return load_captioner(checkpoint, device, dtype, trust_remote_code)

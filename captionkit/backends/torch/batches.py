@@ -1,0 +1,117 @@
+"""From captions and images to batches: the dataset, the order and the collation of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from captionkit.backends.torch.loss import IGNORED
+from captionkit.data.order import visits
+from captionkit.errors import ImageError
+
+if TYPE_CHECKING:
+    from captionkit.data.dataset import CaptionDataset
+    from captionkit.data.preprocess import Preprocessor
+
+Visit = tuple[int, int]  # (image index, caption index)
+
+
+class TrainingExamples(Dataset):
+    """Decodes and preprocesses the image of a visit, and looks up its caption's token ids."""
+
+    def __init__(
+        self,
+        dataset: CaptionDataset,
+        token_ids: Sequence[Sequence[Sequence[int]]],
+        preprocess: Preprocessor,
+        length: int,
+        on_bad_image: str,
+    ):
+        self.dataset = dataset
+        self.token_ids = token_ids  # by image, by caption
+        self.preprocess = preprocess
+        self.length = length
+        self.on_bad_image = on_bad_image
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, visit: Visit) -> dict[str, Any]:
+        index, caption = visit
+        example = self.dataset[index]
+        try:
+            pixels = self.preprocess(example.image)
+        except ImageError as error:
+            if self.on_bad_image != "skip":
+                raise
+            return {"skipped": (example.image_id, str(error))}
+        return {"pixels": pixels, "ids": self.token_ids[index][caption]}
+
+
+class EpochOrder(Sampler):
+    """The visits of an epoch, in the order that core draws from the seed."""
+
+    def __init__(self, dataset: CaptionDataset, captions: str, seed: int):
+        self.dataset = dataset
+        self.captions = captions
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the training loop before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Visit]:
+        order = visits(self.dataset, self.captions, self.seed, self.epoch)
+        return (tuple(visit) for visit in order.tolist())  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        if self.captions == "all":
+            return int(self.dataset.caption_counts().sum())
+        return len(self.dataset)
+
+
+class Collate:
+    """Examples to a batch, padded to its longest caption.
+
+    Gives `pixel_values` uint8 `(batch, 3, height, width)`, `input_ids` and `attention_mask`
+    `(batch, length)`, `labels` `(batch, length)` (the token that follows each input; IGNORED at
+    padding), and `skipped`, a list of (image_id, reason). Scaling to float happens on the device,
+    which moves a quarter of the bytes.
+    """
+
+    def __init__(self, pad_token_id: int, size: tuple[int, int]):
+        self.pad_token_id = pad_token_id
+        self.size = size
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Called by the DataLoader with the examples of one pass."""
+        skipped = [example["skipped"] for example in examples if "skipped" in example]
+        kept = [example for example in examples if "skipped" not in example]
+        if not kept:
+            # a batch needs a row: one black image from which nothing is learned
+            blank = numpy.zeros((*self.size, 3), numpy.uint8)
+            kept = [{"pixels": blank, "ids": [self.pad_token_id]}]
+        batch = pad_captions([example["ids"] for example in kept], self.pad_token_id)
+        pixels = numpy.stack([example["pixels"] for example in kept])
+        batch["pixel_values"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return {**batch, "skipped": skipped}
+
+
+def pad_captions(ids: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """`input_ids`, `attention_mask` and `labels`, `(batch, longest caption - 1)`."""
+    length = max(1, max(len(caption) for caption in ids) - 1)
+    inputs = torch.full((len(ids), length), pad_token_id)
+    labels = torch.full((len(ids), length), IGNORED)
+    mask = torch.zeros((len(ids), length), dtype=torch.long)
+    for row, caption in enumerate(ids):
+        caption = torch.as_tensor(caption)
+        inputs[row, : len(caption) - 1] = caption[:-1]
+        labels[row, : len(caption) - 1] = caption[1:]
+        mask[row, : len(caption) - 1] = 1
+    mask[:, 0] = 1  # no row without a position to attend to
+    return {"input_ids": inputs, "attention_mask": mask, "labels": labels}

@@ -1,0 +1,51 @@
+"""One small adapter a model family: how images and token ids become its inputs.
+
+To add a family: write a module with the functions of `Family`, and list it here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+_MODULES = {"git": "git"}
+
+
+class Family(Protocol):
+    """What an adapter module provides."""
+
+    def auto_class(self) -> Any:
+        """The transformers class that loads the model (`from_pretrained`, `from_config`)."""
+
+    def check_config(self, config: PretrainedConfig) -> None:
+        """Raise CheckpointError for a variant that is not an image captioner."""
+
+    def text_limit(self, config: PretrainedConfig) -> int:
+        """The longest caption in tokens, start and end included."""
+
+    def set_token_ids(self, config: PretrainedConfig, tokenizer: Any) -> None:
+        """Write vocabulary size and special ids into the config of a model made from scratch."""
+
+    def image_size(self, config: PretrainedConfig) -> tuple[int, int]:
+        """(height, width) in pixels that the image encoder was made for."""
+
+    def logits(
+        self, model: Any, pixel_values: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Teacher-forced next-token logits, `(batch, length, vocab)`, for text positions only.
+
+        pixel_values: `(batch, channels, height, width)`; input_ids, mask: `(batch, length)`.
+        `model` may be wrapped (DDP, compile): only its call may be used.
+        """
+
+    def generate(self, model: PreTrainedModel, pixel_values: torch.Tensor, **settings: Any) -> Any:
+        """The output of `model.generate`; `sequences` start with the tokens before the first."""
+
+
+def family_of(model_type: str) -> ModuleType:
+    """The adapter of a model type that `TorchBackend.model_types` lists."""
+    return importlib.import_module(f"{__name__}.{_MODULES[model_type]}")

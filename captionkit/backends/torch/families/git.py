@@ -1,0 +1,74 @@
+"""GIT (Wang et al. 2022, arXiv:2205.14100): image tokens and text in one causal sequence."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from captionkit.errors import CheckpointError
+
+
+def auto_class() -> Any:
+    """The transformers class that loads the model."""
+    return AutoModelForCausalLM
+
+
+def check_config(config: PretrainedConfig) -> None:
+    """Refuse the video variants, which take several frames."""
+    if config.num_image_with_embedding is not None:
+        raise CheckpointError(
+            f"This GIT checkpoint takes {config.num_image_with_embedding} video frames "
+            "(num_image_with_embedding); captionkit captions single images. Use an image variant, "
+            "such as microsoft/git-base or microsoft/git-base-coco."
+        )
+
+
+def text_limit(config: PretrainedConfig) -> int:
+    """Text positions are counted apart from the image's."""
+    return int(config.max_position_embeddings)
+
+
+def set_token_ids(config: PretrainedConfig, tokenizer: Any) -> None:
+    """Vocabulary size and special ids, for a model made from scratch."""
+    config.vocab_size = len(tokenizer)
+    config.bos_token_id = tokenizer.cls_token_id
+    config.eos_token_id = tokenizer.sep_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+
+
+def image_size(config: PretrainedConfig) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    return config.vision_config.image_size, config.vision_config.image_size
+
+
+def logits(
+    model: Any, pixel_values: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Next-token logits at the text positions, `(batch, length, vocab)`."""
+    length = input_ids.shape[1]
+    settings = {}
+    if _can_keep_text_logits():
+        # the vocabulary is not computed at the image positions, several times as many as the text's
+        settings["logits_to_keep"] = length
+    output = model(
+        pixel_values=pixel_values,
+        input_ids=input_ids,
+        attention_mask=mask,
+        use_cache=False,
+        **settings,
+    )
+    return output.logits[:, -length:]
+
+
+def generate(model: PreTrainedModel, pixel_values: torch.Tensor, **settings: Any) -> Any:
+    """Generation starts from the start token alone."""
+    return model.generate(pixel_values=pixel_values, **settings)
+
+
+def _can_keep_text_logits() -> bool:
+    from transformers import GitForCausalLM  # transformers 4.57 has no logits_to_keep here
+
+    return "logits_to_keep" in inspect.signature(GitForCausalLM.forward).parameters

@@ -1,0 +1,229 @@
+"""Hugging Face's Trainer with our loss, our evaluation, our order and our timetable.
+
+Everything else is the Trainer's: accumulation, precision, clipping, schedules, optimizer, DDP and
+FSDP through Accelerate, and the state that resuming needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from captionkit import checkpoints
+from captionkit.backends.torch.batches import EpochOrder
+from captionkit.backends.torch.captioner import TorchCaptioner, normalised
+from captionkit.backends.torch.loss import IGNORED, caption_loss
+from captionkit.data.preprocess import Preprocessor
+from captionkit.errors import DivergedError
+from captionkit.plan import Plan
+from captionkit.types import TrainEvent, TrainingJob
+
+_STATE = "captionkit-state.json"  # in a checkpoint: the loss since the last log
+
+
+class CaptionTrainer(Trainer):
+    """A Trainer for one `TrainingJob`.
+
+    autocast: the dtype that mixed precision computes in, None for fp32.
+    order: the sampler of training; the other arguments are those of `Trainer`.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        preprocess: Preprocessor,
+        order: EpochOrder,
+        autocast: torch.dtype | None,
+        model: Any,
+        args: TrainingArguments,
+        **settings: Any,
+    ):
+        super().__init__(model=model, args=args, callbacks=[_Timetable(self)], **settings)
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = True  # the loss is divided by the update's target tokens
+        self.job = job
+        self.preprocess = preprocess
+        self.order = order
+        self.captioner = TorchCaptioner(model, self.processing_class, preprocess, autocast)
+        self.plan: Plan  # made when the number of steps is known
+        self.interrupted = False
+        self.learning_rate = 0.0
+        self.images_in_update = 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64)
+        self.steps_in_sum = 0
+
+    # ---- data and loss -------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+        return self.order
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor]:
+        """The batches of one update, and its number of target tokens over all processes."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        for batch in batches:
+            for image_id, reason in batch.pop("skipped"):
+                self.emit("skip", image_id=image_id, reason=reason)
+        counts = torch.tensor(
+            [
+                sum(int((batch["labels"] != IGNORED).sum()) for batch in batches),
+                sum(len(batch["labels"]) for batch in batches),
+            ],
+            device=device,
+        )
+        tokens, self.images_in_update = self.accelerator.reduce(counts).tolist()
+        return batches, torch.tensor(max(tokens, 1), device=device)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """This pass's share of the update's mean loss a target token."""
+        logits = self.captioner.family.logits(
+            model,
+            normalised(inputs["pixel_values"], self.preprocess),
+            inputs["input_ids"],
+            inputs["attention_mask"],
+        )
+        smoothing = self.job.recipe.training.label_smoothing
+        loss = caption_loss(logits, inputs["labels"], smoothing) / num_items_in_batch
+        # the gradients of the processes are averaged, their shares of the loss are to be summed
+        loss = loss * self.accelerator.num_processes
+        self.loss_sum += loss.detach().to(self.loss_sum.device, torch.float64)
+        return (loss, logits) if return_outputs else loss
+
+    # ---- logging, evaluating, saving -----------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Report the mean loss since the last log, exact also across a resumption."""
+        if "loss" not in logs:
+            return
+        loss = self.accelerator.reduce(self.loss_sum, "mean").item() / self.steps_in_sum
+        values = {"loss": loss, "learning_rate": self.learning_rate}
+        if math.isfinite(logs.get("grad_norm", math.nan)):
+            values["grad_norm"] = float(logs["grad_norm"])
+        self.loss_sum.zero_()
+        self.steps_in_sum = 0
+        self.emit("log", **values)
+        # no super(): on_log would reach trackers, which are core's
+        self.control.should_log = False
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"The loss became {loss} at step {self.state.global_step} (learning rate "
+                f"{self.learning_rate:.3g}). Lower learning_rate, lengthen warmup_steps or set "
+                "precision='fp32'; resume=True goes on from the last checkpoint."
+            )
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Hand the weights of this moment to core's Evaluator."""
+        evaluator = self.job.evaluator
+        assert evaluator is not None
+        values = evaluator(self.captioner)
+        self.emit("evaluate", **values)
+        prefixed = {f"eval_{name}": value for name, value in values.items()}
+        best = self.plan.evaluated(self.state.global_step, prefixed)
+        if self.is_world_process_zero() and (best or not self.plan.keep_best):
+            evaluator.keep()
+        if best and self.plan.keep_best:
+            self.control.should_save = True
+        if self.plan.out_of_patience:
+            self.control.should_training_stop = True
+        self.control.should_evaluate = False
+        return prefixed
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        main = self.is_world_process_zero()
+        if main and folder.exists():  # cut off in an earlier run
+            shutil.rmtree(folder)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        loss_sum = self.accelerator.reduce(self.loss_sum, "mean").item()
+        if main:
+            state = {"loss_sum": loss_sum, "steps": self.steps_in_sum}
+            (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
+            checkpoints.write_manifest(folder)
+            keep = self.job.recipe.training.save_total_limit
+            checkpoints.prune(folder.parent, keep, self.plan.best_step)
+        self.emit("save", path=str(folder))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # the Trainer would add training_args.bin, a pickle
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model.save_pretrained(output_dir, state_dict=state_dict)
+        self.processing_class.save_pretrained(output_dir)
+        self.preprocess.save(Path(output_dir or self.args.output_dir))
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take up the running mean of the loss where a checkpoint left it."""
+        state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        self.loss_sum += state["loss_sum"]
+        self.steps_in_sum = state["steps"]
+
+    def emit(self, kind: Any, **values: Any) -> None:
+        """Report to core, from the main process only."""
+        if self.is_world_process_zero():
+            state = self.state
+            self.job.on_event(
+                TrainEvent(kind, state.global_step, state.max_steps, state.epoch or 0.0, values)
+            )
+
+
+class _Timetable(TrainerCallback):
+    """Asks the plan after each step what is due; the Trainer's own strategies are off."""
+
+    def __init__(self, trainer: CaptionTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer, job = self.trainer, self.trainer.job
+        passes = len(kwargs["train_dataloader"])
+        trainer.plan = Plan(
+            job.recipe,
+            steps_per_epoch=math.ceil(passes / args.gradient_accumulation_steps),
+            total_steps=state.max_steps,
+            has_validation=job.evaluator is not None,
+            higher_is_better=job.higher_is_better,
+            history=job.history,
+        )
+        trainable = [p.numel() for p in trainer.model.parameters() if p.requires_grad]
+        trainer.emit(
+            "start",
+            parameters=trainer.model.num_parameters(),
+            trainable=sum(trainable),
+            device=str(args.device),
+            processes=trainer.accelerator.num_processes,
+        )
+        if job.evaluator is not None and not job.resume_from and state.is_world_process_zero:
+            job.evaluator.preview(trainer.captioner)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # before the scheduler moves on: the rate that this update used
+        self.trainer.learning_rate = kwargs["optimizer"].param_groups[0]["lr"]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer, step = self.trainer, state.global_step
+        trainer.steps_in_sum += 1
+        trainer.emit("step", images=trainer.images_in_update)
+        control.should_log = trainer.plan.log_due(step)
+        control.should_evaluate = trainer.plan.evaluation_due(step)
+        control.should_save = trainer.plan.save_due(step)
+        if trainer.job.should_stop():
+            trainer.interrupted = True
+            control.should_evaluate = False
+            control.should_save = control.should_training_stop = True

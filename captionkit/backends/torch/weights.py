@@ -1,0 +1,93 @@
+"""Loading and initialising models; a checkpoint that does not fit is a CheckpointError."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, set_seed
+
+from captionkit.backends.torch.families import family_of
+from captionkit.errors import CheckpointError
+from captionkit.models import has_weights
+
+
+def load_model(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The model of a checkpoint folder, fp32, in evaluation mode, every tensor accounted for."""
+    config = _config(folder, trust_remote_code)
+    family = family_of(config.model_type)
+    family.check_config(config)
+    if not has_weights(folder):
+        raise CheckpointError(
+            f"{folder} holds a config but no weights (model.safetensors, its shards, or "
+            "pytorch_model.bin). Give a folder that was trained, or finetune from this config."
+        )
+    try:
+        model, info = family.auto_class().from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise CheckpointError(
+            f"The weights in {folder} cannot be loaded: {_first_lines(error)}"
+        ) from None
+    except Exception as error:  # safetensors and the unpickler have their own error types
+        if type(error).__module__.split(".")[0] not in ("safetensors", "pickle", "_pickle"):
+            raise
+        raise CheckpointError(
+            f"The weights in {folder} are damaged: {_first_lines(error)}"
+        ) from None
+    _check_complete(folder, info)
+    return model.eval()
+
+
+def new_model(folder: Path, tokenizer: Any, seed: int, trust_remote_code: bool = False) -> Any:
+    """A model with random weights, from the config in a folder that holds no weights."""
+    config = _config(folder, trust_remote_code)
+    family = family_of(config.model_type)
+    family.check_config(config)
+    family.set_token_ids(config, tokenizer)
+    set_seed(seed)
+    return family.auto_class().from_config(
+        config, dtype=torch.float32, trust_remote_code=trust_remote_code
+    )
+
+
+def _config(folder: Path, trust_remote_code: bool) -> Any:
+    try:
+        return AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{folder}/config.json cannot be used: {_first_lines(error)}"
+        ) from None
+
+
+def _check_complete(folder: Path, info: dict[str, Any]) -> None:
+    missing = sorted(info.get("missing_keys", ()))
+    mismatched = sorted(str(item) for item in info.get("mismatched_keys", ()))
+    if missing or mismatched:
+        raise CheckpointError(
+            f"The weights in {folder} do not fit its config.\n"
+            f"  missing from the file: {_some(missing)}\n"
+            f"  in the file, unknown to the model: {_some(sorted(info.get('unexpected_keys', ())))}\n"
+            f"  of another shape: {_some(mismatched)}\n"
+            "Check that config.json belongs to these weights."
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return (", ".join(names[:6]) + more) or "none"
+
+
+def _first_lines(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:4]) or type(error).__name__

@@ -1,0 +1,396 @@
+"""Images with their captions: a list that lives in Arrow and decodes nothing until asked."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from captionkit.data import columns, order
+from captionkit.data.images import encode_png, is_url
+from captionkit.errors import DataError, ImageError
+from captionkit.types import Example
+
+if TYPE_CHECKING:
+    import datasets
+
+    from captionkit.types import ImageSource
+
+_ROWS_PER_BATCH = 64
+
+
+class CaptionDataset:
+    """A map-style dataset: `len(ds)`, `ds[i] -> Example(source, captions, image_id)`.
+
+    Built by one of the `from_...` constructors. Every image has at least one caption, no caption
+    is empty, and ids are unique; anything else is a DataError when it is built. Rows come from a
+    memory-mapped Arrow file where there is one, so a dataset costs little to pickle or to fork.
+    """
+
+    def __init__(self, images: datasets.Dataset, texts: datasets.Dataset, name: str) -> None:
+        # `images`: one column, an Arrow struct {bytes, path}, or paths, or bytes.
+        # `texts`: captions (list<string>) and image_id (string), row for row.
+        self._images, self._texts, self.name = images, texts, name
+        if not len(texts):
+            raise DataError(f"{name} is empty: there is no image with captions in it.")
+
+    # ---- constructors --------------------------------------------------------------------------
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Iterable[Mapping[str, Any]],
+        name: str,
+        cache_file: str | Path | None = None,
+    ) -> CaptionDataset:
+        """From rows of `image`, `captions` and `image_id`.
+
+        Paths and encoded bytes are kept as they are, PIL images and arrays become PNG. With
+        `cache_file` the rows are written there (or left unread if it is there already) and then
+        memory-mapped.
+        """
+        import datasets
+        import pyarrow as pa
+
+        if cache_file is None:
+            sink = pa.BufferOutputStream()
+            _write(rows, sink, name)
+            return cls._checked(datasets.Dataset.from_buffer(sink.getvalue()), name)
+
+        cache_file = Path(cache_file)
+        if not cache_file.exists():
+            cache_file.parent.mkdir(parents=True, exist_ok=True)
+            # whole or not at all, also when several processes write it at once
+            partial = cache_file.with_name(f".{cache_file.name}.{os.getpid()}.partial")
+            try:
+                with pa.OSFile(str(partial), "wb") as sink:
+                    _write(rows, sink, name)
+                cls.from_file(partial, name)
+                os.replace(partial, cache_file)
+            finally:
+                partial.unlink(missing_ok=True)
+        return cls.from_file(cache_file, name)
+
+    @classmethod
+    def from_file(cls, cache_file: str | Path, name: str) -> CaptionDataset:
+        """From the Arrow file that `from_rows` wrote, memory-mapped."""
+        import datasets
+        import pyarrow as pa
+
+        try:
+            data = datasets.Dataset.from_file(str(cache_file))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(
+                f"{name}: {cache_file} cannot be read ({error}). Delete it, and it is made anew."
+            ) from None
+        return cls._checked(data, name)
+
+    @classmethod
+    def from_hf(
+        cls,
+        dataset: datasets.Dataset,
+        name: str,
+        image_column: str | None = None,
+        caption_column: str | None = None,
+    ) -> CaptionDataset:
+        """Wrap a `datasets.Dataset`; its images stay where they are and are not re-encoded.
+
+        Captions may be text or lists of text. Rows that share a value of a column `image_id` are
+        one image with several captions; without that column ids are row numbers.
+        """
+        import datasets
+        import pyarrow as pa
+
+        if not isinstance(dataset, datasets.Dataset):
+            splits = f" with one of the splits {list(dataset)}" if isinstance(dataset, dict) else ""
+            raise DataError(
+                f"{name}: expected a datasets.Dataset{splits}, found {type(dataset).__name__}."
+            )
+        image_column = columns.image_column(dataset.column_names, image_column, name)
+        caption_column = columns.caption_column(dataset.column_names, caption_column, name)
+        if not len(dataset):
+            raise DataError(f"{name} is empty: there is no image with captions in it.")
+
+        dataset = dataset.with_format(None)
+        images = _undecoded(dataset.select_columns([image_column]), name)
+        texts = dataset.select_columns(
+            [caption_column, *({"image_id"} & set(dataset.column_names) - {caption_column})]
+        )
+        table = texts.with_format("arrow")[:]
+        captions = columns.as_lists(table[caption_column], name)
+        if "image_id" in table.column_names:
+            ids = table["image_id"].cast(pa.string()).combine_chunks()
+            first_rows, ids, captions = columns.group(ids, captions)
+            if len(first_rows) < len(images):
+                images = images.select(first_rows)
+        else:
+            ids = pa.array([str(i) for i in range(len(images))])
+        table = pa.table({"captions": captions, "image_id": ids})
+        texts = datasets.Dataset(datasets.table.InMemoryTable(table))
+        return cls._checked(texts, name, images)
+
+    @classmethod
+    def from_pairs(cls, pairs: Iterable[Any], name: str) -> CaptionDataset:
+        """From (image, caption) or (image, captions) pairs in memory.
+
+        Pairs with the same path, or with the same object, are one image. The id is the path, or
+        the position in the list.
+        """
+        rows: dict[Any, dict[str, Any]] = {}
+        for i, pair in enumerate(pairs):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise DataError(
+                    f"{name}: expected (image, caption) or (image, captions) pairs, but item {i} "
+                    f"is {type(pair).__name__!r}."
+                )
+            image, captions = pair
+            is_path = isinstance(image, (str, os.PathLike))
+            image_id = os.fspath(image) if is_path else str(i)
+            row = {"image": image, "captions": [], "image_id": image_id}
+            row = rows.setdefault(image_id if is_path else id(image), row)
+            row["captions"] += _caption_list(captions, image_id, name)
+        return cls.from_rows(rows.values(), name)
+
+    @classmethod
+    def _checked(
+        cls, texts: datasets.Dataset, name: str, images: datasets.Dataset | None = None
+    ) -> CaptionDataset:
+        if images is None:
+            missing = {"image", "captions", "image_id"} - set(texts.column_names)
+            if missing:
+                raise DataError(
+                    f"{name}: the columns {sorted(missing)} are missing; the file was not written "
+                    "by captionkit. Delete it, and it is made anew."
+                )
+            images, texts = texts.select_columns(["image"]), texts.select_columns(_TEXTS)
+        self = cls(images, texts, name)
+        _check(self._texts_table(), name)
+        return self
+
+    # ---- reading -------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, index: int) -> Example:
+        row = self._row(index)
+        texts = self._texts[row]
+        return Example(
+            self._source(row, texts["image_id"]), tuple(texts["captions"]), texts["image_id"]
+        )
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        captions = int(self.caption_counts().sum())
+        return f"CaptionDataset({self.name!r}, {len(self):,} images, {captions:,} captions)"
+
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """The captions of one image, without touching the image."""
+        return tuple(self._texts[self._row(index)]["captions"])
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The ids of all images, in order."""
+        return self._texts_table()["image_id"].to_pylist()
+
+    def caption_counts(self) -> np.ndarray:
+        """How many captions each image has: `(images,)`, int64."""
+        import pyarrow.compute as pc
+
+        return pc.list_value_length(self._texts_table()["captions"]).to_numpy().astype(np.int64)
+
+    def all_captions(self) -> list[str]:
+        """Every caption of every image, in order."""
+        import pyarrow.compute as pc
+
+        return pc.list_flatten(self._texts_table()["captions"]).to_pylist()
+
+    # ---- parts ---------------------------------------------------------------------------------
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> CaptionDataset:
+        """The images at these positions, each at most once, in this order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        rows = np.where(rows < 0, rows + len(self), rows)
+        if len(np.unique(rows)) < len(rows):
+            raise DataError(f"{self.name}: an image was selected twice.")
+        outside = rows[(rows < 0) | (rows >= len(self))]
+        if outside.size:
+            raise IndexError(f"{self.name} has {len(self)} images, asked for number {outside[0]}")
+        return CaptionDataset(self._images.select(rows), self._texts.select(rows), self.name)
+
+    def first(self, count: int) -> CaptionDataset:
+        """The first `count` images, or all where there are fewer."""
+        return self if count >= len(self) else self.select(range(count))
+
+    def only_first_caption(self) -> CaptionDataset:
+        """The same images, each with its first caption alone."""
+        import datasets
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table = self._texts_table()
+        first = pc.list_element(table["captions"], 0)
+        table = pa.table({"captions": columns.as_lists(first, self.name), "image_id": table[1]})
+        texts = datasets.Dataset(datasets.table.InMemoryTable(table))
+        return CaptionDataset(self._images, texts, self.name)
+
+    def split(self, test_size: float, seed: int) -> tuple[CaptionDataset, CaptionDataset]:
+        """(train, held out): `test_size` of the images, rounded up, drawn from the seed.
+
+        An image's side depends on its id alone, not on its place in the dataset. Both parts keep
+        the order.
+        """
+        count = math.ceil(round(test_size * len(self), 6))
+        if not 0 < count < len(self):
+            raise DataError(
+                f"{self.name} has {len(self)} images: test_size={test_size} leaves no image for "
+                f"{'training' if count else 'validation'}."
+            )
+        held_out = order.held_out(self.image_ids, count, seed)
+        return self.select(np.delete(np.arange(len(self)), held_out)), self.select(held_out)
+
+    # ---- rows ----------------------------------------------------------------------------------
+
+    def _row(self, index: int) -> int:
+        row = operator.index(index)
+        row = row + len(self) if row < 0 else row
+        if not 0 <= row < len(self):
+            raise IndexError(f"{self.name} has {len(self)} images, asked for number {index}")
+        return row
+
+    def _source(self, row: int, image_id: str) -> ImageSource:
+        (source,) = self._images[row].values()
+        if isinstance(source, dict):
+            source = source["path"] if source["bytes"] is None else source["bytes"]
+        if source is None:
+            raise ImageError(f"{self.name}: image_id {image_id} has no image.")
+        if is_url(source):
+            raise ImageError(f"{self.name}: {source} is a URL; {_NO_URLS}")
+        return source
+
+    def _texts_table(self) -> Any:
+        return self._texts.with_format("arrow")[:]
+
+
+def cache_dir() -> Path:
+    """Where captionkit keeps what it made: $CAPTIONKIT_CACHE, else captionkit in the user's cache."""
+    if chosen := os.environ.get("CAPTIONKIT_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captionkit"
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+_TEXTS = ["captions", "image_id"]
+_NO_URLS = "the URLs in a dataset are not fetched. Download the images first."
+
+
+def _write(rows: Iterable[Mapping[str, Any]], sink: Any, name: str) -> None:
+    """Write rows as an Arrow stream, the form that `datasets` reads and memory-maps."""
+    import datasets
+    import pyarrow as pa
+
+    text = datasets.Value("string")
+    schema = datasets.Features(
+        {"image": datasets.Image(decode=False), "captions": [text], "image_id": text}
+    ).arrow_schema
+    with pa.ipc.new_stream(sink, schema) as writer:
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            batch.append(_stored(row, name))
+            if len(batch) == _ROWS_PER_BATCH:
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+                batch = []
+        if batch:
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+
+
+def _stored(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    image, image_id = row["image"], str(row["image_id"])
+    if is_url(image):
+        raise DataError(f"{name}: {image} is a URL; {_NO_URLS}")
+    if isinstance(image, (str, os.PathLike)):
+        stored = {"bytes": None, "path": os.fspath(image)}
+    elif isinstance(image, (bytes, bytearray)):
+        stored = {"bytes": bytes(image), "path": None}
+    else:
+        stored = {"bytes": encode_png(image), "path": None}
+    captions = _caption_list(row["captions"], image_id, name)
+    return {"image": stored, "captions": captions, "image_id": image_id}
+
+
+def _caption_list(captions: Any, image_id: str, name: str) -> list[str]:
+    captions = [captions] if isinstance(captions, str) else captions
+    if not isinstance(captions, Iterable) or not all(isinstance(c, str) for c in captions):
+        raise DataError(
+            f"{name}: the captions of image_id {image_id} should be text or a list of text, "
+            f"found {captions!r:.80}."
+        )
+    return list(captions)
+
+
+def _undecoded(images: datasets.Dataset, name: str) -> datasets.Dataset:
+    """One column of images as they are stored: {bytes, path}, paths, or bytes."""
+    import datasets
+    import pyarrow.compute as pc
+
+    ((column, feature),) = images.features.items()
+    if isinstance(feature, datasets.Image):
+        return images.cast_column(column, datasets.Image(decode=False))
+    if getattr(feature, "dtype", None) in ("binary", "large_binary"):
+        return images
+    if getattr(feature, "dtype", None) not in ("string", "large_string"):
+        raise DataError(
+            f"{name}: the column {column!r} should hold images, paths or bytes, found {feature}. "
+            "Choose another one with image_column."
+        )
+    paths = images.with_format("arrow")[:][column]
+    urls = pc.starts_with(paths, "http", ignore_case=True)
+    if pc.any(urls).as_py() and is_url(url := paths.filter(urls)[0].as_py()):
+        raise DataError(f"{name}: the column {column!r} holds URLs ({url}); {_NO_URLS}")
+    return images
+
+
+# ---- checking ----------------------------------------------------------------------------------
+
+
+def _check(texts: Any, name: str) -> None:
+    """Ids are there and unique, and every image has captions, none of them empty."""
+    import pyarrow.compute as pc
+
+    ids, captions = texts["image_id"], texts["captions"]
+    if ids.null_count:
+        raise DataError(f"{name}: {ids.null_count} images have no image_id.")
+    counts = pc.value_counts(ids.combine_chunks())
+    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        raise DataError(f"{name}: image_ids occur twice or more: {listed(repeated.to_pylist())}.")
+
+    lengths = pc.fill_null(pc.list_value_length(captions), 0)
+    without = ids.filter(pc.equal(lengths, 0))
+    if len(without):
+        raise DataError(
+            f"{name}: images without a caption: {listed(without.to_pylist())}. "
+            "Give them one or take them out."
+        )
+    trimmed = pc.utf8_trim_whitespace(pc.fill_null(pc.list_flatten(captions), ""))
+    blank = pc.equal(pc.utf8_length(trimmed), 0)
+    if pc.any(blank).as_py():
+        rows = np.unique(pc.list_parent_indices(captions).filter(blank).to_numpy())
+        raise DataError(
+            f"{name}: images with an empty caption: {listed(ids.take(rows).to_pylist())}. "
+            "Fill it in or take it out."
+        )
+
+
+def listed(names: Sequence[object], shown: int = 5) -> str:
+    """A count and the first few names: "12 (a, b, c, d, e, ...)"."""
+    more = ", ..." if len(names) > shown else ""
+    return f"{len(names):,} ({', '.join(str(name) for name in names[:shown])}{more})"

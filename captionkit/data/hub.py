@@ -1,0 +1,97 @@
+"""Any dataset of the Hugging Face Hub that has a column of images and one of captions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from captionkit.data.dataset import CaptionDataset
+from captionkit.errors import CaptionkitError, ConfigError, DataError, HubError
+from captionkit.settings import nearest
+
+if TYPE_CHECKING:
+    from captionkit.recipe import DataConfig
+
+_ALSO_CALLED = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+def load(config: DataConfig, split: str) -> CaptionDataset | None:
+    """A set of the Hub: `dataset_id`, and where needed `dataset_config` and column names."""
+    if not config.dataset_id:
+        raise ConfigError(
+            "The dataset 'hub' needs dataset_id, for example dataset_id='user/my-captions'."
+        )
+    splits = load_from_hub(config.dataset_id, config.dataset_config)
+    return choose_split(splits, split, config, config.dataset_id)
+
+
+def choose_split(splits: Any, split: str, config: DataConfig, name: str) -> CaptionDataset | None:
+    """One split of a `datasets.DatasetDict`, or None. A lone `datasets.Dataset` is "train"."""
+    if not isinstance(splits, dict):
+        splits = {"train": splits}
+    found = [s for s in _ALSO_CALLED.get(split, (split,)) if s in splits]
+    if not found:
+        if split in _ALSO_CALLED:
+            return None
+        raise DataError(
+            f"{name} has no split {split!r}{nearest(split, splits)} Splits: {', '.join(splits)}."
+        )
+    return CaptionDataset.from_hf(
+        splits[found[0]], f"{name} {found[0]}", config.image_column, config.caption_column
+    )
+
+
+def load_from_hub(dataset_id: str, dataset_config: str | None) -> Any:
+    """All splits as a `datasets.DatasetDict`. Raises HubError in one line, or ConfigError."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(dataset_id, dataset_config)
+    except Exception as error:  # of datasets, huggingface_hub, requests, httpx, pyarrow, ...
+        raise _explained(error, dataset_id, dataset_config) from None
+
+
+def _explained(error: Exception, dataset_id: str, dataset_config: str | None) -> CaptionkitError:
+    reason = " ".join(str(error).split())
+    said, kind = reason.lower(), type(error).__name__
+    if "dataset scripts are no longer supported" in said or "trust_remote_code" in said:
+        return HubError(
+            f"The dataset {dataset_id} is a loading script, which `datasets` no longer runs. Look "
+            "for a copy in Parquet, or save the images to a folder and give it as data_dir."
+        )
+    if "gated" in said or "401" in said or "403" in said:
+        return HubError(
+            f"The dataset {dataset_id} is gated or private: ask for access on its page, then log "
+            "in with `hf auth login`."
+        )
+    if "BuilderConfig" in reason or "Config name is missing" in reason:
+        return ConfigError(f"dataset_config={dataset_config!r} of {dataset_id}: {reason}")
+    if _is_offline(error):
+        return HubError(
+            f"The dataset {dataset_id} could not be fetched: the Hub cannot be reached "
+            f"({_offline_reason()}). Connect, or give a local copy as data_dir."
+        )
+    if kind in ("DatasetNotFoundError", "RepositoryNotFoundError"):
+        return HubError(
+            f"The Hub has no public dataset {dataset_id}. Check the spelling of the id; if it is "
+            "private, log in with `hf auth login`."
+        )
+    return HubError(f"The dataset {dataset_id} could not be loaded: {kind}: {reason[:300]}")
+
+
+def _is_offline(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is about the network."""
+    network = ("ConnectionError", "ConnectError", "Timeout", "OfflineModeIsEnabled", "ProxyError")
+    while error is not None:
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            return True
+        names = [kind.__name__ for kind in type(error).__mro__]
+        if any(name.endswith(network) or "Timeout" in name for name in names):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _offline_reason() -> str:
+    import datasets
+
+    return "HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else "no connection"

@@ -1,0 +1,187 @@
+"""Captioning a dataset and scoring it: the one evaluation loop, for every backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captionkit.checkpoints import write_atomically
+from captionkit.errors import DataError, ImageError
+from captionkit.recipe import Decoding
+from captionkit.registry import get_metric
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from captionkit.data.dataset import CaptionDataset
+    from captionkit.types import Captioner, Example
+
+
+@dataclass
+class Prediction:
+    """What was generated for one image, and how it scored."""
+
+    image_id: str
+    prediction: str
+    score: float
+    references: tuple[str, ...]
+    metrics: dict[str, float]
+    before: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` returns.
+
+    metrics: one number a name; `loss` is the mean negative log-likelihood of a target token, in
+        nats, over all references.
+    predictions: one an image that could be read, in the order of the dataset.
+    skipped: (image_id, reason) of the images that could not be read.
+    """
+
+    metrics: dict[str, float]
+    predictions: list[Prediction]
+    skipped: list[tuple[str, str]]
+
+
+def evaluate_captioner(
+    captioner: Captioner,
+    dataset: CaptionDataset,
+    metrics: Sequence[str] = ("wer", "rouge"),
+    decoding: Decoding | None = None,
+    batch_size: int = 32,
+    on_bad_image: str = "stop",
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Caption every image of a dataset and score the captions against all its references.
+
+    Nothing but text and one number an image is kept from a batch. Raises `ImageError` for an
+    image that cannot be read, unless `on_bad_image` is "skip".
+    """
+    scorers = {name: get_metric(name) for name in metrics}
+    settings = dataclasses.asdict(decoding or Decoding())
+    settings["num_return_sequences"] = 1
+    predictions: list[Prediction] = []
+    skipped: list[tuple[str, str]] = []
+    loss_sum, tokens = 0.0, 0
+    for start in range(0, len(dataset), batch_size):
+        indices = range(start, min(start + batch_size, len(dataset)))
+        examples, images = _readable([dataset[i] for i in indices], on_bad_image, skipped)
+        if examples:
+            encoded = captioner.encode(images)
+            captions = captioner.caption(encoded, **settings)
+            nll, count = captioner.loss(encoded, [example.captions for example in examples])
+            loss_sum, tokens = loss_sum + nll, tokens + count
+            for example, caption in zip(examples, captions, strict=True):
+                for scorer in scorers.values():
+                    scorer.update(caption.text, example.captions)
+                predictions.append(
+                    Prediction(example.image_id, caption.text, caption.score, example.captions, {})
+                )
+        on_batch(indices[-1] + 1, len(dataset))
+    if not predictions:
+        raise DataError(f"None of the {len(dataset)} images of {dataset.name} could be read.")
+    values = {"loss": loss_sum / tokens}
+    for scorer in scorers.values():
+        scores = scorer.compute()
+        values |= scores.corpus
+        for key, per_image in scores.per_image.items():
+            for prediction, value in zip(predictions, per_image, strict=True):
+                prediction.metrics[key] = value
+    return Evaluation(values, predictions, skipped)
+
+
+def _readable(
+    examples: list[Example], on_bad_image: str, skipped: list[tuple[str, str]]
+) -> tuple[list[Example], list[PIL.Image.Image]]:
+    good, images = [], []
+    for example in examples:
+        try:
+            images.append(example.image)
+        except ImageError as error:
+            if on_bad_image != "skip":
+                raise
+            skipped.append((example.image_id, str(error)))
+        else:
+            good.append(example)
+    return good, images
+
+
+class Evaluator:
+    """What a backend calls, with the weights of the moment, at each evaluation of a run.
+
+    It keeps the predictions of the last evaluation and of the best, so that nothing is captioned
+    again when training ends.
+    """
+
+    def __init__(
+        self,
+        dataset: CaptionDataset,
+        metrics: Sequence[str],
+        decoding: Decoding,
+        batch_size: int,
+        on_bad_image: str,
+        folder: Path,
+        on_batch: Callable[[int, int], None] = lambda done, total: None,
+    ):
+        self.dataset = dataset
+        self.metrics = tuple(metrics)
+        self.decoding = decoding
+        self.batch_size = batch_size
+        self.on_bad_image = on_bad_image
+        self.folder = folder  # of the run, the one called captionkit/
+        self.on_batch = on_batch
+        self.skipped: dict[str, str] = {}
+        self.last: Evaluation | None = None
+
+    def __call__(self, captioner: Captioner) -> dict[str, float]:
+        """Evaluate; returns `loss` and the metrics by their names."""
+        evaluation = evaluate_captioner(
+            captioner, self.dataset, self.metrics, self.decoding, self.batch_size,
+            self.on_bad_image, self.on_batch,
+        )  # fmt: skip
+        self.skipped |= dict(evaluation.skipped)
+        self.last = evaluation
+        return evaluation.metrics
+
+    def preview(self, captioner: Captioner, count: int = 8) -> None:
+        """Caption a few images before the first step, to show beside those after training."""
+        chosen = [i * len(self.dataset) // count for i in range(min(count, len(self.dataset)))]
+        examples, images = _readable([self.dataset[i] for i in chosen], "skip", [])
+        if not examples:
+            return
+        settings = dataclasses.asdict(self.decoding) | {"num_return_sequences": 1}
+        captions = captioner.caption(captioner.encode(images), **settings)
+        before = {e.image_id: c.text for e, c in zip(examples, captions, strict=True)}
+        write_atomically(
+            self.folder / "before.json", json.dumps(before, ensure_ascii=False, indent=1)
+        )
+
+    def keep(self) -> None:
+        """Make the last evaluation the run's: its metrics and predictions are written."""
+        if self.last is not None:
+            write_evaluation(self.folder, self.last)
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Write metrics.json and predictions.jsonl."""
+    before_file = folder / "before.json"
+    before = json.loads(before_file.read_text(encoding="utf-8")) if before_file.exists() else {}
+    rows = []
+    for prediction in evaluation.predictions:
+        prediction.before = before.get(prediction.image_id)
+        row = dataclasses.asdict(prediction)
+        rows.append(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False))
+    write_atomically(folder / "predictions.jsonl", "\n".join(rows) + "\n")
+    write_atomically(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
+
+
+def read_predictions(folder: Path) -> list[Prediction]:
+    """The predictions that a run kept."""
+    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [Prediction(**{**row, "references": tuple(row["references"])}) for row in rows]

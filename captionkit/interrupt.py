@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM ask a run to stop after its step, so that it can save a checkpoint first."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def stop_requested_by_signal() -> Iterator[Callable[[], bool]]:
+    """Within the block the first signal only sets what the yielded function returns.
+
+    A second one raises KeyboardInterrupt. Outside the main thread signals cannot be caught and
+    the function returns False.
+    """
+    requested = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+        print(
+            "\ncaptionkit: stopping after this step and saving a checkpoint "
+            "(once more to stop at once)",
+            file=sys.stderr,
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set
+        return
+    caught = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, handle) for number in caught}
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

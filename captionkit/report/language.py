@@ -1,0 +1,111 @@
+"""What a model says over a whole dataset: lengths, vocabulary, and whether it repeats itself."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from captionkit.report.run import Prediction
+from captionkit.report.words import words
+
+# Below so many images, equal captions prove nothing.
+_FEWEST_TO_JUDGE = 8
+# Frequent English words that tell nothing about a picture.
+_FUNCTION_WORDS = frozenset(
+    "a an the and or but of to in on at by for from with without into onto over under is are was "
+    "were be been being it its it's this that these those there their his her he she they them "
+    "as has have had while which who some".split()
+)
+
+
+@dataclass(frozen=True)
+class Language:
+    """Counts over all captions; lengths are in words, lists are (text, images)."""
+
+    images: int
+    distinct: int
+    lengths: list[int]
+    reference_lengths: list[int]
+    vocabulary: int
+    reference_vocabulary: int
+    repeated: list[tuple[str, int]]
+    never_said: list[tuple[str, int]]
+    unsupported: list[tuple[str, int]]
+    warning: str
+
+    @property
+    def distinct_share(self) -> float:
+        """Distinct captions in percent of images."""
+        return 100 * self.distinct / self.images
+
+    @property
+    def mean_length(self) -> float:
+        """Mean words a caption."""
+        return statistics.fmean(self.lengths)
+
+    @property
+    def mean_reference_length(self) -> float | None:
+        """Mean words a reference, or None without references."""
+        return statistics.fmean(self.reference_lengths) if self.reference_lengths else None
+
+
+def language_of(predictions: Sequence[Prediction]) -> Language | None:
+    """Count what the captions and the references say; None without predictions."""
+    if not predictions:
+        return None
+    captions: Counter[str] = Counter()
+    said: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
+    unsupported: Counter[str] = Counter()
+    lengths, reference_lengths = [], []
+    for prediction in predictions:
+        own = words(prediction.text)
+        theirs = [words(reference) for reference in prediction.references]
+        lengths.append(len(own))
+        reference_lengths += [len(reference) for reference in theirs]
+        captions[" ".join(own)] += 1
+        here = {word for reference in theirs for word in reference}
+        said.update(set(own))
+        expected.update(here)
+        if theirs:
+            unsupported.update(set(own) - here - _FUNCTION_WORDS)
+    never = [
+        (word, n)
+        for word, n in expected.most_common()
+        if n > 1 and word not in said and word not in _FUNCTION_WORDS
+    ]
+    repeated = [(caption, n) for caption, n in captions.most_common(5) if n > 1]
+    return Language(
+        images=len(predictions),
+        distinct=len(captions),
+        lengths=lengths,
+        reference_lengths=reference_lengths,
+        vocabulary=len(said),
+        reference_vocabulary=len(expected),
+        repeated=[(caption or "(empty)", n) for caption, n in repeated],
+        never_said=never[:14],
+        unsupported=unsupported.most_common(14),
+        warning=_collapse(captions, predictions),
+    )
+
+
+def _collapse(captions: Counter[str], predictions: Sequence[Prediction]) -> str:
+    """A sentence where nearly all images get the same few captions, else nothing."""
+    images = len(predictions)
+    expected = {" ".join(words(p.references[0])) for p in predictions if p.references}
+    # with few distinct references, few distinct captions are right
+    if images < _FEWEST_TO_JUDGE or 0 < len(expected) <= 2 * len(captions):
+        return ""
+    caption, times = captions.most_common(1)[0]
+    if times >= 0.5 * images:
+        found = f"{times:,} of {images:,} images get the same caption, “{caption or '(empty)'}”."
+    elif len(captions) <= 0.1 * images:
+        found = f"{images:,} images share only {len(captions):,} distinct captions."
+    else:
+        return ""
+    return (
+        f"{found} The model may have stopped looking at the images: train longer or with a lower "
+        "learning rate, and check that images and captions belong together."
+    )

@@ -1,0 +1,122 @@
+"""How a measured value is called, written, and which way it gets better."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+Better = Literal["lower", "higher"]
+
+LOWER_IS_BETTER = frozenset({"loss", "wer", "cer", "mer", "wil", "ter", "perplexity"})
+NO_DIRECTION = frozenset(
+    {"gen_len", "learning_rate", "grad_norm", "epoch", "step", "images", "seconds", "length"}
+)
+# The order in which values are listed, and in which the one to sort by is looked for.
+ORDER = ("wer", "cider", "rougeL", "bleu4", "cer", "meteor", "spice", "loss", "rouge2", "rouge1")
+
+_NAMES = {
+    "wer": "WER", "cer": "CER", "cider": "CIDEr", "loss": "Loss", "meteor": "METEOR",
+    "spice": "SPICE", "learning_rate": "Learning rate", "grad_norm": "Gradient norm",
+    "images_per_second": "Images per second", "gen_len": "Generated length",
+    "confidence": "Confidence",
+}  # fmt: skip
+_MEANINGS = {
+    "wer": "word edits per reference word",
+    "cer": "character edits per reference character",
+    "loss": "cross-entropy per token",
+    "cider": "agreement with the references, rare words count more",
+    "rouge1": "single words shared",
+    "rouge2": "word pairs shared",
+    "rougeL": "longest common sequence of words",
+    "rougeLsum": "the same, line by line",
+    "meteor": "words shared, with stems and synonyms",
+    "spice": "objects, attributes and relations shared",
+    "confidence": "geometric mean of the token probabilities",
+}
+
+
+def plain_key(key: str) -> str:
+    """`eval_rougeL` and `rougeL` are the same measure."""
+    return key.removeprefix("eval_")
+
+
+def label(key: str) -> str:
+    """The name that papers use: `rougeL` is ROUGE-L, `eval_bleu_4` is BLEU-4."""
+    key = plain_key(key)
+    if key in _NAMES:
+        return _NAMES[key]
+    if match := re.fullmatch(r"(rouge|bleu)_?(\w*)", key, flags=re.IGNORECASE):
+        return "-".join(part for part in (match[1].upper(), match[2]) if part)
+    words = key.replace("_", " ").strip() or key
+    return words[:1].upper() + words[1:]
+
+
+def meaning(key: str) -> str:
+    """A few words of explanation, or nothing."""
+    key = plain_key(key)
+    if match := re.fullmatch(r"bleu_?(\d)", key, flags=re.IGNORECASE):
+        return f"precision of runs of up to {match[1]} words"
+    return _MEANINGS.get(key, "")
+
+
+def better(key: str) -> Better | None:
+    """Which way the value gets better; None where neither way is."""
+    key = plain_key(key)
+    if key in NO_DIRECTION:
+        return None
+    return "lower" if key.lower() in LOWER_IS_BETTER else "higher"
+
+
+def direction(key: str) -> str:
+    """The direction in words, for every reader."""
+    way = better(key)
+    return f"{way} is better" if way else ""
+
+
+def number(key: str, value: float | None) -> str:
+    """The value as a reader wants it: WER 0.07, ROUGE 91.2, a learning rate of 5e-5."""
+    key = plain_key(key)
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if key == "confidence":
+        return f"{value:.0f} %"
+    if key == "learning_rate" or 0 < abs(value) < 5e-4:
+        return _minus(re.sub(r"e([+-])0*(\d)", r"e\1\2", f"{value:.3g}").replace("e+", "e"))
+    if key.lower().startswith("rouge"):
+        return _minus(f"{value:.1f}")
+    if key in ("wer", "cer"):
+        return _minus(f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.3f}")
+    if isinstance(value, int) or (value == int(value) and abs(value) >= 1000):
+        return _minus(f"{int(value):,}")
+    size = abs(value)
+    decimals = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
+    return _minus(f"{value:,.{decimals}f}")
+
+
+def change(key: str, value: float) -> str:
+    """A difference of two values, with its sign."""
+    text = number(key, value)
+    return text if value <= 0 or text == "–" else f"+{text}"
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Without doubles, the best known first, the rest as they came."""
+    unique = list(dict.fromkeys(keys))
+    rank = {key: place for place, key in enumerate(ORDER)}
+    return sorted(unique, key=lambda key: rank.get(plain_key(key), len(rank)))
+
+
+def main_measure(keys: Iterable[str], wanted: object = None) -> str | None:
+    """The one to sort images by: the run's own choice if images have it, else the first in order."""
+    ordered = in_order(keys)
+    if isinstance(wanted, str) and plain_key(wanted) in ordered:
+        return plain_key(wanted)
+    return ordered[0] if ordered else None
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−") if text.startswith("-") else text

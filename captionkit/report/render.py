@@ -1,0 +1,73 @@
+"""From a template to one file that needs no network: style and script inlined, text escaped."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import captionkit
+from captionkit.errors import OutputError
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_page(template: str, path: Path, context: Mapping[str, Any]) -> Path:
+    """Render a template and put it at `path` in one move. Raises OutputError."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    inlined = {
+        name: (_TEMPLATES / name).read_text(encoding="utf-8").strip()
+        for name in ("style.css", "early.js", "script.js")
+    }
+    html = environment.get_template(template).render(
+        context,
+        style=inlined["style.css"],
+        early_script=inlined["early.js"],
+        script=inlined["script.js"],
+        policy=_policy(inlined),
+        version=captionkit.__version__,
+    )
+    # lone surrogates may come out of JSON and have no UTF-8 form
+    return _write(path, html.encode("utf-8", errors="replace"))
+
+
+def _policy(inlined: Mapping[str, str]) -> str:
+    """A Content-Security-Policy that allows our own style and scripts, data URIs, nothing else."""
+    hashes = {
+        name: f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for name, text in inlined.items()
+    }
+    return (
+        "default-src 'none'; img-src data:; "
+        f"style-src {hashes['style.css']}; "
+        f"script-src {hashes['early.js']} {hashes['script.js']}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _write(path: Path, data: bytes) -> Path:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+        os.replace(draft, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise OutputError(
+            f"Cannot write the report {path}: {error.strerror}. An earlier one is untouched. "
+            "Make room or choose a writable place, then run `captionkit report` on the run."
+        ) from None
+    return path

@@ -1,0 +1,228 @@
+"""Where the events of a run go: a progress bar, history.jsonl and TensorBoard.
+
+A sink is a callable that takes a TrainEvent. Backends know none of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captionkit.types import TrainEvent
+
+if TYPE_CHECKING:
+    from captionkit.run_folder import RunFolder
+
+Sink = Callable[[TrainEvent], None]
+
+
+class Tracking:
+    """Hands each event to all sinks, adds the speed to log events, and knows what happened.
+
+    run: where history.jsonl, skipped.jsonl and the TensorBoard events go.
+    resume_step: the step of the checkpoint that the run goes on from.
+    """
+
+    def __init__(self, run: RunFolder, resume_step: int | None = None):
+        self.started = datetime.now(UTC)
+        self.bar = ProgressBar()
+        rows = History(run.history, resume_step)
+        self.history: tuple[dict[str, Any], ...] = tuple(rows.rows)
+        skips = SkippedImages(run.skipped, keep=resume_step is not None)
+        self.skipped = skips.reasons
+        board = TensorBoard(run.folder / "tensorboard", resume_step)
+        self.sinks: list[Sink] = [rows, skips, board, self.bar]
+        self.step = resume_step or 0
+        self.facts: dict[str, Any] = {}
+        self.images_since_log = 0
+        self.images = 0
+        self.seconds_since_log = 0.0
+        self.training_seconds = 0.0
+        self.clock = time.perf_counter()
+
+    def __call__(self, event: TrainEvent) -> None:
+        """Take in one event of the run."""
+        self.step = event.step
+        now = time.perf_counter()
+        if event.kind == "start":
+            self.facts = dict(event.values)
+        elif event.kind == "step":
+            self.seconds_since_log += now - self.clock
+            self.images_since_log += event.values["images"]
+        elif event.kind == "log":
+            speed = self.images_since_log / max(self.seconds_since_log, 1e-9)
+            event = dataclasses.replace(event, values={**event.values, "images_per_second": speed})
+            self.images += self.images_since_log
+            self.training_seconds += self.seconds_since_log
+            self.images_since_log, self.seconds_since_log = 0, 0.0
+        for sink in self.sinks:
+            sink(event)
+        # what passes between a step and the next event, other than a step, is not training time
+        if event.kind != "skip":
+            self.clock = time.perf_counter()
+
+    def on_evaluation_batch(self, done: int, total: int) -> None:
+        """Show how far an evaluation is."""
+        self.bar.evaluating(done, total)
+
+    def summary(self) -> dict[str, Any]:
+        """What run.json says of the run: the facts of its start, and its speed."""
+        speed = self.images / self.training_seconds if self.training_seconds else None
+        return {
+            **self.facts,
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 1),
+            "images_per_second": speed and round(speed, 2),
+        }
+
+    def close(self) -> None:
+        """Close the bar and the event file, also after an error."""
+        for sink in self.sinks:
+            if hasattr(sink, "close"):
+                sink.close()
+
+
+class History:
+    """history.jsonl: one row a step at which something was logged, also kept in `rows`.
+
+    Values of the same step share a row. When a run is resumed, rows past the checkpoint go.
+    """
+
+    def __init__(self, path: Path, resume_step: int | None = None):
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if resume_step is not None and path.exists():
+            self.rows = [row for row in read_history(path) if row["step"] <= resume_step]
+        self._write()
+
+    def __call__(self, event: TrainEvent) -> None:
+        """Take in one event."""
+        if event.kind not in ("log", "evaluate"):
+            return
+        values = {
+            name if event.kind == "log" else f"eval_{name}": value
+            for name, value in event.values.items()
+        }
+        if self.rows and self.rows[-1]["step"] == event.step:
+            self.rows[-1].update(values)
+            self._write()
+        else:
+            self.rows.append({"step": event.step, "epoch": round(event.epoch, 4), **values})
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(self.rows[-1]) + "\n")
+
+    def _write(self) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        self.path.write_text(text, encoding="utf-8")
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of a history.jsonl; a last line that was cut off is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class TensorBoard:
+    """Scalars as TensorBoard events, under train/ and eval/."""
+
+    def __init__(self, folder: Path, resume_step: int | None):
+        from tensorboardX import SummaryWriter
+
+        # purging drops what an interrupted run logged past its checkpoint
+        purge = None if resume_step is None else resume_step + 1
+        self.writer = SummaryWriter(str(folder), purge_step=purge)
+
+    def __call__(self, event: TrainEvent) -> None:
+        """Take in one event."""
+        group = {"log": "train", "evaluate": "eval"}.get(event.kind)
+        if group:
+            for name, value in event.values.items():
+                if isinstance(value, (int, float)):
+                    self.writer.add_scalar(f"{group}/{name}", value, event.step)
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self.writer.close()
+
+
+class ProgressBar:
+    """One bar: step, time left, loss, learning rate, images/s and the last evaluation."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.shown: dict[str, str] = {}
+
+    def __call__(self, event: TrainEvent) -> None:
+        """Take in one event."""
+        from tqdm import tqdm
+
+        if event.kind == "start":
+            quiet = not sys.stderr.isatty()
+            self.bar = tqdm(
+                total=event.total_steps, initial=event.step, unit="step", desc="training",
+                dynamic_ncols=True, mininterval=10 if quiet else 0.2, file=sys.stderr,
+            )  # fmt: skip
+        if self.bar is None:
+            return
+        if event.kind == "step":
+            self.bar.update(event.step - self.bar.n)
+        elif event.kind == "log":
+            names = {"loss": "loss", "learning_rate": "lr", "images_per_second": "img/s"}
+            self.shown |= {
+                short: f"{event.values[name]:.3g}"
+                for name, short in names.items()
+                if name in event.values
+            }
+            self.bar.set_postfix(self.shown, refresh=False)
+        elif event.kind == "evaluate":
+            values = "  ".join(f"{k} {v:.4g}" for k, v in event.values.items() if _is_number(v))
+            self.bar.write(f"step {event.step}: {values}", file=sys.stderr)
+        elif event.kind == "skip":
+            self.bar.write(
+                f"skipped {event.values['image_id']}: {event.values['reason']}", file=sys.stderr
+            )
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Show in the bar how far an evaluation is."""
+        if self.bar is not None:
+            self.bar.set_description("training" if done == total else f"evaluating {done}/{total}")
+
+    def close(self) -> None:
+        """Leave the finished bar on the screen."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class SkippedImages:
+    """skipped.jsonl: each image that could not be read, once, with the reason."""
+
+    def __init__(self, path: Path, keep: bool = False):
+        self.path = path
+        self.reasons: dict[str, str] = {}
+        if keep and path.exists():
+            self.reasons = {row["image_id"]: row["reason"] for row in read_history(path)}
+        else:
+            path.unlink(missing_ok=True)
+
+    def __call__(self, event: TrainEvent) -> None:
+        """Take in one event."""
+        if event.kind == "skip" and event.values["image_id"] not in self.reasons:
+            self.reasons[event.values["image_id"]] = event.values["reason"]
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(event.values), ensure_ascii=False) + "\n")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
