@@ -299,7 +299,9 @@ class Recipe:
         """YAML text that `from_file` reads back to an equal recipe."""
         import yaml
 
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        # PyYAML does not read back every control character that it writes unescaped
+        readable = json.dumps(self.to_dict(), ensure_ascii=False).isprintable()
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=readable)
 
     def to_json(self) -> str:
         """JSON text that `from_file` reads back to an equal recipe."""

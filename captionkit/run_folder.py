@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.checkpoints import all_checkpoints, write_atomically
-from captionkit.collapse import collapse_warning
 from captionkit.errors import OutputError
 from captionkit.evaluation import Evaluation, read_predictions, write_evaluation
 
@@ -149,6 +148,7 @@ def _write_pages(
     dataset: CaptionDataset | None,
     title: str,
 ) -> Path:
+    from captionkit.collapse import collapse_warning
     from captionkit.report import write_grid, write_report
 
     predictions = evaluation.predictions

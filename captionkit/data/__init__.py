@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from captionkit.errors import ConfigError, DataError
 from captionkit.recipe import DataConfig
@@ -13,65 +14,76 @@ from captionkit.settings import unknown_setting
 if TYPE_CHECKING:
     from captionkit.data.dataset import CaptionDataset
 
+    Source: TypeAlias = Callable[[DataConfig, str], CaptionDataset | None]
+
+IN_MEMORY = "in-memory"
 _VALIDATION = ("validation", "valid", "val", "dev")
 
 
 def load_dataset(
-    name: str = "", split: str = "train", seed: int = 42, **settings: Any
+    name: Any = "", split: str = "train", seed: int = 42, **settings: Any
 ) -> CaptionDataset:
     """A dataset by the name of its source; `settings` are the other fields of `DataConfig`.
 
     Where the source has no validation split, "validation" is `test_size` of the training images,
-    drawn from the seed, and "train" the rest. Raises ConfigError, DataError or HubError.
+    drawn from the seed, and "train" the rest. `name` may also be a `CaptionDataset`, a
+    `datasets.Dataset` or a list of (image, caption) pairs: then it is the whole of it.
+
+    Raises ConfigError, DataError or HubError.
     """
     known = [f.name for f in dataclasses.fields(DataConfig) if f.name not in ("dataset", "split")]
     for setting in settings:
         if setting not in known:
             raise unknown_setting(setting, known)
-    config = resolve(DataConfig(dataset=name, **settings))
-    if split in ("train", *_VALIDATION):
-        train, validation = _train_and_validation(config, seed, only=split)
-        dataset = train if split == "train" else validation
-        if dataset is None:
-            raise DataError(
-                f"The dataset {config.dataset!r} has no validation split, and test_size=0 holds "
-                "none out."
-            )
+    config = DataConfig(dataset=name if isinstance(name, str) else IN_MEMORY, **settings)
+    config, source = _source(config, None if isinstance(name, str) else name)
+
+    if not isinstance(name, (str, dict)):
+        dataset = source(config, "train")
+    elif split == "train":
+        dataset = _train_and_validation(config, seed, source)[0]
+    elif split in _VALIDATION:
+        # its own one is loaded alone: the training images need not be there
+        dataset = source(config, "validation") or _train_and_validation(config, seed, source)[1]
     else:
-        dataset = _required(config, split)
+        dataset = source(config, split)
+    if dataset is None:
+        held_out = ", and test_size=0 holds none out" if split in _VALIDATION else ""
+        raise DataError(f"The dataset {config.dataset!r} has no split {split!r}{held_out}.")
     limit = config.max_train_samples if split == "train" else config.max_eval_samples
     return _limited(dataset, config, limit)
 
 
-def load_splits(config: DataConfig, seed: int) -> tuple[CaptionDataset, CaptionDataset | None]:
+def load_splits(
+    config: DataConfig, seed: int, in_memory: Any = None
+) -> tuple[CaptionDataset, CaptionDataset | None]:
     """(train, validation) of a configuration; validation is None where there is none.
 
-    Raises ConfigError, DataError or HubError.
+    `in_memory` is a dataset to take instead of the one that the configuration names. Raises
+    ConfigError, DataError or HubError.
     """
-    train, validation = _train_and_validation(resolve(config), seed)
-    assert train is not None
-    return limit_splits(train, validation, config)
+    config, source = _source(config, in_memory)
+    train, validation = _train_and_validation(config, seed, source)
+    train = _limited(train, config, config.max_train_samples)
+    if validation is not None:
+        validation = _limited(validation, config, config.max_eval_samples)
+    return train, validation
 
 
-def hold_out(
-    train: CaptionDataset, config: DataConfig, seed: int
-) -> tuple[CaptionDataset, CaptionDataset | None]:
-    """(train, validation) of a dataset that has no validation split of its own."""
-    return train.split(config.test_size, seed) if config.test_size else (train, None)
+def _source(config: DataConfig, in_memory: Any) -> tuple[DataConfig, Source]:
+    """The configuration with its source's name in it, and the source."""
+    if in_memory is not None:
+        from captionkit.data.memory import from_memory
+
+        config = dataclasses.replace(config, dataset=config.dataset or IN_MEMORY)
+        return config, lambda config, split: from_memory(in_memory, config, split)
+    from captionkit.registry import get_dataset
+
+    config = _named(config)
+    return config, get_dataset(config.dataset)
 
 
-def limit_splits(
-    train: CaptionDataset, validation: CaptionDataset | None, config: DataConfig
-) -> tuple[CaptionDataset, CaptionDataset | None]:
-    """Apply `captions="first"`, `max_train_samples` and `max_eval_samples`."""
-    limited = _limited(train, config, config.max_train_samples)
-    if validation is None:
-        return limited, None
-    return limited, _limited(validation, config, config.max_eval_samples)
-
-
-def resolve(config: DataConfig) -> DataConfig:
-    """The same configuration with the source's name in it, guessed from the files if need be."""
+def _named(config: DataConfig) -> DataConfig:
     if not config.dataset:
         return dataclasses.replace(config, dataset=_guess(config))
     if "/" not in config.dataset:
@@ -102,7 +114,8 @@ def _guess(config: DataConfig) -> str:
         if ending in JSON_ENDINGS:
             return "jsonl"
         raise ConfigError(
-            f"{file!r} should end in {', '.join((*CSV_ENDINGS, *JSON_ENDINGS))}, or set dataset."
+            f"{file!r} should end in {', '.join((*CSV_ENDINGS, *JSON_ENDINGS))}; or say with "
+            "dataset what it is."
         )
     if config.data_dir:
         return "coco" if is_coco(Path(config.data_dir)) else "imagefolder"
@@ -115,27 +128,16 @@ def _guess(config: DataConfig) -> str:
 
 
 def _train_and_validation(
-    config: DataConfig, seed: int, only: str = ""
-) -> tuple[CaptionDataset | None, CaptionDataset | None]:
-    # who trains on the validation split has none left to validate on
-    own = None if config.split in _VALIDATION else _load(config, "validation")
-    if own is not None and only in _VALIDATION:
-        return None, own  # its training images need not be there
-    train = _required(config, config.split)
-    return (train, own) if own is not None else hold_out(train, config, seed)
-
-
-def _required(config: DataConfig, split: str) -> CaptionDataset:
-    dataset = _load(config, split)
-    if dataset is None:
-        raise DataError(f"The dataset {config.dataset!r} has no split {split!r}.")
-    return dataset
-
-
-def _load(config: DataConfig, split: str) -> CaptionDataset | None:
-    from captionkit.registry import get_dataset
-
-    return get_dataset(config.dataset)(config, split)
+    config: DataConfig, seed: int, source: Source
+) -> tuple[CaptionDataset, CaptionDataset | None]:
+    train = source(config, config.split)
+    if train is None:
+        raise DataError(f"The dataset {config.dataset!r} has no split {config.split!r}.")
+    # who trains on the validation split cannot validate on it as well
+    validation = None if config.split in _VALIDATION else source(config, "validation")
+    if validation is None and config.test_size:
+        return train.split(config.test_size, seed)
+    return train, validation
 
 
 def _limited(dataset: CaptionDataset, config: DataConfig, count: int | None) -> CaptionDataset:

@@ -29,6 +29,8 @@ def encode_captions(
     `limit`, what the model allows, is a DataError; `names` say in it which image that is.
     """
     captions = list(captions)
+    if not captions:
+        return []
     start, end = frame(tokenizer)
     if max_tokens is not None and max_tokens <= len(start) + len(end):
         raise ConfigError(
@@ -87,8 +89,8 @@ def build_word_tokenizer(captions: Iterable[str]) -> Any:
     splitter = pre_tokenizers.Split(Regex(_WORD_OR_SIGN), behavior="removed", invert=True)
     counts: Counter[str] = Counter()
     for caption in captions:
-        words = splitter.pre_tokenize_str(normalizer.normalize_str(caption))
-        counts.update(word for word, _ in words)
+        pieces = splitter.pre_tokenize_str(normalizer.normalize_str(caption))
+        counts.update(word for word, _ in pieces)
     words = sorted(counts, key=lambda word: (-counts[word], word))
     vocabulary = {word: i for i, word in enumerate([PAD, UNK, CLS, SEP, *words])}
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captionkit.data.dataset import CaptionDataset, listed
+from captionkit.data.arrow import listed
+from captionkit.data.dataset import CaptionDataset
 from captionkit.data.files import check_present
 from captionkit.errors import ConfigError, DataError
 

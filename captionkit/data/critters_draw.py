@@ -29,11 +29,12 @@ COLOURS = {  # in the light and in the shade
     "pink": (rgb("ff94c2"), rgb("e8609a")),
 }
 SHAPES = {  # half the width, half the height, how square, how much wider at the bottom
-    "chubby": (25.5, 22.5, 2.2, 0.10),
-    "tall": (18.0, 26.0, 2.6, 0.12),
-    "square": (22.5, 22.5, 5.5, 0.0),
+    "chubby": (25.5, 22.0, 2.0, 0.14),
+    "tall": (17.0, 24.5, 2.6, 0.12),
+    "square": (22.0, 22.0, 7.0, 0.0),
 }
-BOTTOM = {"sitting": 85.0, "waving": 81.0, "jumping": 73.0}  # of the body; the ground is at 87
+TOP = 31.0  # of every body, so that ears and eyes are looked for in one place
+GROUND = {"sitting": 2.0, "waving": 6.0, "jumping": 14.0}  # below the body
 
 _OVERSAMPLING = 3
 
@@ -51,10 +52,10 @@ def draw(critter: Critter, size: int = 96, variation: int = 0) -> Image.Image:
     image = scenery.crop((left, 0, left + pixels, pixels))
     pen = Pen(
         image,
-        centre=(45.5, 86),
-        turn=_between(rng, -3, 3),
-        zoom=_between(rng, 0.95, 1.03),
-        shift=(_between(rng, -1.5, 1.5), _between(rng, -1, 1)),
+        centre=(45.5, 50),
+        turn=_between(rng, -2.5, 2.5),
+        zoom=_between(rng, 0.96, 1.03),
+        shift=(_between(rng, -1.2, 1.2), _between(rng, -1, 1)),
     )
     body = _body(critter, rng)
     _shadow(pen, critter, body)
@@ -85,7 +86,7 @@ class Body:
     outline: list[Point]
     eye_y: float
     eye_dx: float  # of each eye from the middle
-    tail: float  # how far down, as in at()
+    tail: Point
     main: Colour
     light: Colour
     dark: Colour
@@ -101,7 +102,7 @@ class Body:
 def _body(critter: Critter, rng: Random) -> Body:
     half_width, half_height, power, widening = SHAPES[critter.shape]
     half_width *= _between(rng, 0.96, 1.04)
-    x, y = 45.5, BOTTOM[critter.pose] - half_height
+    x, y = 45.5, TOP + half_height
     outline = []
     for u, v in oval(0, 0, 1, 1):  # a superellipse
         across, down = (math.copysign(abs(w) ** (2 / power), w) for w in (u, v))
@@ -114,9 +115,9 @@ def _body(critter: Critter, rng: Random) -> Body:
         half_width=half_width,
         half_height=half_height,
         outline=outline,
-        eye_y=y - 0.34 * half_height,
-        eye_dx=0.40 * half_width + 1.2,
-        tail=0.5 if critter.pose == "jumping" else 0.1,  # clear of the raised arm
+        eye_y=TOP + 15,
+        eye_dx=8.4 if critter.shape == "tall" else 10.0,
+        tail=(x + 20 + 0.45 * half_width, TOP + 32),
         main=main,
         light=mix(main, WHITE, 0.42),
         dark=dark,
@@ -132,7 +133,8 @@ def _tinted(colour: Colour, rng: Random) -> Colour:
 
 def _shadow(pen: Pen, critter: Critter, body: Body) -> None:
     width, height = (0.75, 2.2) if critter.pose == "jumping" else (1.05, 3.4)
-    pen.veil(oval(body.x, 87.5, width * body.half_width, height), INK, 0.3)
+    y = body.y + body.half_height + GROUND[critter.pose]
+    pen.veil(oval(body.x, y, width * body.half_width, height), INK, 0.36)
 
 
 def _raised_arms(pen: Pen, critter: Critter, body: Body) -> None:

@@ -21,33 +21,36 @@ EDGE = 1.1
 
 
 def _curly_tail(pen: Pen, body: Body) -> None:
-    x, y = body.at(1, body.tail)
-    x += 8
-    spiral: list[Point] = [body.at(0.7, body.tail + 0.6)]
+    x, y = body.tail
+    spiral: list[Point] = [body.at(0.7, 0.85)]
     for step in range(30):
-        angle = math.radians(105 - 17 * step)
-        radius = 10.5 - 0.29 * step
+        angle = math.radians(105 - 16 * step)
+        radius = 11.5 - 0.27 * step
         spiral.append((x + radius * math.cos(angle), y + radius * math.sin(angle)))
-    pen.line(spiral, body.edge, 4.6 + 2 * EDGE)
-    pen.line(spiral, body.main, 4.6)
-    pen.line(spiral[-14:], body.second, 4.6)
+    pen.line(spiral, body.edge, 3.8 + 2 * EDGE)
+    pen.line(spiral, body.main, 3.8)
+    pen.line(spiral[-12:], body.second, 3.8)
 
 
 def _fluffy_tail(pen: Pen, body: Body) -> None:
-    x, y = body.at(1, body.tail)
-    x += 7
-    puffs = [(x - 5, y + 9, 7), (x + 4, y + 6, 8), (x + 6, y - 4, 8), (x, y - 12, 8), (x, y, 9)]
+    x, y = body.tail
+    puffs = [(x - 7, y + 10, 7), (x + 3, y + 8, 8), (x + 5, y - 2, 9), (x + 3, y - 13, 8)]
+    puffs += [(x - 4, y, 9), (x - 3, y - 10, 8)]
     for px, py, radius in puffs:
         pen.fill(oval(px, py, radius + EDGE, radius + EDGE), body.edge)
     for px, py, radius in puffs:
         pen.fill(oval(px, py, radius, radius), body.main)
-    for px, py, radius in ((x + 6, y - 5, 6.5), (x, y - 12.5, 6.5), (x + 2, y - 6, 5)):
-        pen.fill(oval(px, py, radius, radius), body.second)
+    for tip in (
+        oval(x + 5.5, y - 3, 7, 7),
+        oval(x + 3, y - 13, 6.5, 6.5),
+        oval(x - 2, y - 11, 6, 6),
+    ):
+        pen.fill(tip, body.second)
 
 
 def _zigzag_tail(pen: Pen, body: Body) -> None:
-    x, y = body.at(0.95, body.tail + 0.5)
-    steps = ((-6, 4), (10, 4), (4, -5), (16, -7), (9, -16), (19, -20))
+    x, y = body.tail
+    steps = ((-14, 13), (3, 12), (-5, 2), (9, 0), (1, -9), (12, -14))
     bolt = [(x + dx, y + dy) for dx, dy in steps]
     pen.line(bolt, body.edge, 4.6 + 2 * EDGE)
     pen.line(bolt, body.main, 4.6)
@@ -59,7 +62,7 @@ def _zigzag_tail(pen: Pen, body: Body) -> None:
 
 def _round_ears(pen: Pen, body: Body) -> None:
     for side in (-1, 1):
-        x, y = body.at(side * 0.70, -0.86)
+        x, y = body.at(side * 0.72, -0.84)
         pen.outlined(oval(x, y - 1, 9.5, 9.5), body.main, body.edge, EDGE)
         pen.fill(oval(x, y - 1.5, 6.2, 6.2), body.second)
 
@@ -67,9 +70,9 @@ def _round_ears(pen: Pen, body: Body) -> None:
 def _pointy_ears(pen: Pen, body: Body) -> None:
     for side in (-1, 1):
         x, y = body.x + side * (0.62 * body.half_width - 2), body.at(0, -0.72)[1]
-        ear = [(x - side * 8, y), (x + side * 6, y - 21), (x + side * 8, y + 3)]
+        ear = [(x - side * 8, y), (x + side * 6, y - 23), (x + side * 8, y + 3)]
         pen.outlined(rounded(ear[::side], 0.12), body.main, body.edge, EDGE)
-        inner = [(x - side * 3.5, y), (x + side * 5, y - 15.5), (x + side * 5.5, y)]
+        inner = [(x - side * 3.5, y), (x + side * 5, y - 17), (x + side * 5.5, y)]
         pen.fill(rounded(inner, 0.12), body.second)
 
 

@@ -83,9 +83,9 @@ def _snow(pixels: int, rng: Random) -> Image.Image:
 
 
 def _night(pixels: int, rng: Random) -> Image.Image:
-    pen = _sky(pixels, "141a48", "453f86")
+    pen = _sky(pixels, "141a48", "3a3578")
     x, y = 14 + 84 * rng.random(), 15 + 4 * rng.random()
-    for radius, share in ((15, 0.06), (12, 0.12)):
+    for radius, share in ((15, 0.05), (12, 0.08)):
         pen.veil(oval(x, y, radius, radius), rgb("fff0b8"), share)
     _crescent(pen, x, y, 8.5, rgb("ffeeb0"))
     for i in range(44):
@@ -93,11 +93,11 @@ def _night(pixels: int, rng: Random) -> Image.Image:
         pen.fill(oval(*star, size, size), rgb("d9dcff"))
         if i % 4 == 0:
             _sparkle(pen, *star, 2.6 + 1.2 * rng.random(), rgb("fff6cf"))
-    _hills(pen, 62, 5, rgb("322f6b"), rng)
-    _hills(pen, 71, 3, rgb("26254f"), rng)
+    _hills(pen, 62, 5, rgb("4b4890"), rng)
+    _hills(pen, 71, 3, rgb("403e7e"), rng)
     for _ in range(7):  # fireflies
         x, y = 116 * rng.random(), 68 + 24 * rng.random()
-        pen.fill(oval(x, y, 1.6, 1.6), rgb("5d6250"))
+        pen.fill(oval(x, y, 1.6, 1.6), rgb("777a7c"))
         pen.fill(oval(x, y, 0.8, 0.8), rgb("f4f7a1"))
     return pen.image
 

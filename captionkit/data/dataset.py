@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import os
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from captionkit.data import columns, order
-from captionkit.data.images import encode_png, is_url
-from captionkit.errors import DataError, ImageError
+from captionkit.data import arrow, columns, order
+from captionkit.data.images import is_url
+from captionkit.errors import DataError, ImageError, OutputError
 from captionkit.types import Example
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from captionkit.types import ImageSource
 
-_ROWS_PER_BATCH = 64
+_TEXTS = ["captions", "image_id"]
+_ID_TYPES = ("string", "large_string", "int32", "int64", "uint32", "uint64")
 
 
 class CaptionDataset:
@@ -59,21 +61,27 @@ class CaptionDataset:
 
         if cache_file is None:
             sink = pa.BufferOutputStream()
-            _write(rows, sink, name)
+            arrow.write_rows(rows, sink, name)
             return cls._checked(datasets.Dataset.from_buffer(sink.getvalue()), name)
 
         cache_file = Path(cache_file)
         if not cache_file.exists():
-            cache_file.parent.mkdir(parents=True, exist_ok=True)
             # whole or not at all, also when several processes write it at once
             partial = cache_file.with_name(f".{cache_file.name}.{os.getpid()}.partial")
             try:
+                cache_file.parent.mkdir(parents=True, exist_ok=True)
                 with pa.OSFile(str(partial), "wb") as sink:
-                    _write(rows, sink, name)
+                    arrow.write_rows(rows, sink, name)
                 cls.from_file(partial, name)
                 os.replace(partial, cache_file)
+            except OSError as error:
+                raise OutputError(
+                    f"{name}: {cache_file} cannot be written ({error.strerror or error}). Set "
+                    "CAPTIONKIT_CACHE to a folder that can."
+                ) from None
             finally:
-                partial.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    partial.unlink()
         return cls.from_file(cache_file, name)
 
     @classmethod
@@ -117,15 +125,16 @@ class CaptionDataset:
             raise DataError(f"{name} is empty: there is no image with captions in it.")
 
         dataset = dataset.with_format(None)
-        images = _undecoded(dataset.select_columns([image_column]), name)
-        texts = dataset.select_columns(
-            [caption_column, *({"image_id"} & set(dataset.column_names) - {caption_column})]
-        )
+        images = arrow.undecoded(dataset.select_columns([image_column]), name)
+        with_ids = getattr(dataset.features.get("image_id"), "dtype", "") in _ID_TYPES
+        texts = dataset.select_columns([caption_column, *(["image_id"] if with_ids else [])])
         table = texts.with_format("arrow")[:]
-        captions = columns.as_lists(table[caption_column], name)
-        if "image_id" in table.column_names:
+        captions = arrow.caption_lists(table[caption_column], name)
+        if with_ids:
             ids = table["image_id"].cast(pa.string()).combine_chunks()
-            first_rows, ids, captions = columns.group(ids, captions)
+            if ids.null_count:
+                raise DataError(f"{name}: {ids.null_count:,} images have no image_id.")
+            first_rows, ids, captions = arrow.group(ids, captions)
             if len(first_rows) < len(images):
                 images = images.select(first_rows)
         else:
@@ -153,7 +162,7 @@ class CaptionDataset:
             image_id = os.fspath(image) if is_path else str(i)
             row = {"image": image, "captions": [], "image_id": image_id}
             row = rows.setdefault(image_id if is_path else id(image), row)
-            row["captions"] += _caption_list(captions, image_id, name)
+            row["captions"] += arrow.caption_list(captions, image_id, name)
         return cls.from_rows(rows.values(), name)
 
     @classmethod
@@ -169,7 +178,7 @@ class CaptionDataset:
                 )
             images, texts = texts.select_columns(["image"]), texts.select_columns(_TEXTS)
         self = cls(images, texts, name)
-        _check(self._texts_table(), name)
+        arrow.check(self._texts_table(), name)
         return self
 
     # ---- reading -------------------------------------------------------------------------------
@@ -237,7 +246,7 @@ class CaptionDataset:
 
         table = self._texts_table()
         first = pc.list_element(table["captions"], 0)
-        table = pa.table({"captions": columns.as_lists(first, self.name), "image_id": table[1]})
+        table = pa.table({"captions": arrow.caption_lists(first, self.name), "image_id": table[1]})
         texts = datasets.Dataset(datasets.table.InMemoryTable(table))
         return CaptionDataset(self._images, texts, self.name)
 
@@ -272,7 +281,7 @@ class CaptionDataset:
         if source is None:
             raise ImageError(f"{self.name}: image_id {image_id} has no image.")
         if is_url(source):
-            raise ImageError(f"{self.name}: {source} is a URL; {_NO_URLS}")
+            raise ImageError(f"{self.name}: {source} is a URL; {arrow.NO_URLS}")
         return source
 
     def _texts_table(self) -> Any:
@@ -280,117 +289,7 @@ class CaptionDataset:
 
 
 def cache_dir() -> Path:
-    """Where captionkit keeps what it made: $CAPTIONKIT_CACHE, else captionkit in the user's cache."""
+    """Where captionkit keeps what it made: $CAPTIONKIT_CACHE, else below the user's cache."""
     if chosen := os.environ.get("CAPTIONKIT_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captionkit"
-
-
-# ---- writing -----------------------------------------------------------------------------------
-
-_TEXTS = ["captions", "image_id"]
-_NO_URLS = "the URLs in a dataset are not fetched. Download the images first."
-
-
-def _write(rows: Iterable[Mapping[str, Any]], sink: Any, name: str) -> None:
-    """Write rows as an Arrow stream, the form that `datasets` reads and memory-maps."""
-    import datasets
-    import pyarrow as pa
-
-    text = datasets.Value("string")
-    schema = datasets.Features(
-        {"image": datasets.Image(decode=False), "captions": [text], "image_id": text}
-    ).arrow_schema
-    with pa.ipc.new_stream(sink, schema) as writer:
-        batch: list[dict[str, Any]] = []
-        for row in rows:
-            batch.append(_stored(row, name))
-            if len(batch) == _ROWS_PER_BATCH:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-                batch = []
-        if batch:
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-
-
-def _stored(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    image, image_id = row["image"], str(row["image_id"])
-    if is_url(image):
-        raise DataError(f"{name}: {image} is a URL; {_NO_URLS}")
-    if isinstance(image, (str, os.PathLike)):
-        stored = {"bytes": None, "path": os.fspath(image)}
-    elif isinstance(image, (bytes, bytearray)):
-        stored = {"bytes": bytes(image), "path": None}
-    else:
-        stored = {"bytes": encode_png(image), "path": None}
-    captions = _caption_list(row["captions"], image_id, name)
-    return {"image": stored, "captions": captions, "image_id": image_id}
-
-
-def _caption_list(captions: Any, image_id: str, name: str) -> list[str]:
-    captions = [captions] if isinstance(captions, str) else captions
-    if not isinstance(captions, Iterable) or not all(isinstance(c, str) for c in captions):
-        raise DataError(
-            f"{name}: the captions of image_id {image_id} should be text or a list of text, "
-            f"found {captions!r:.80}."
-        )
-    return list(captions)
-
-
-def _undecoded(images: datasets.Dataset, name: str) -> datasets.Dataset:
-    """One column of images as they are stored: {bytes, path}, paths, or bytes."""
-    import datasets
-    import pyarrow.compute as pc
-
-    ((column, feature),) = images.features.items()
-    if isinstance(feature, datasets.Image):
-        return images.cast_column(column, datasets.Image(decode=False))
-    if getattr(feature, "dtype", None) in ("binary", "large_binary"):
-        return images
-    if getattr(feature, "dtype", None) not in ("string", "large_string"):
-        raise DataError(
-            f"{name}: the column {column!r} should hold images, paths or bytes, found {feature}. "
-            "Choose another one with image_column."
-        )
-    paths = images.with_format("arrow")[:][column]
-    urls = pc.starts_with(paths, "http", ignore_case=True)
-    if pc.any(urls).as_py() and is_url(url := paths.filter(urls)[0].as_py()):
-        raise DataError(f"{name}: the column {column!r} holds URLs ({url}); {_NO_URLS}")
-    return images
-
-
-# ---- checking ----------------------------------------------------------------------------------
-
-
-def _check(texts: Any, name: str) -> None:
-    """Ids are there and unique, and every image has captions, none of them empty."""
-    import pyarrow.compute as pc
-
-    ids, captions = texts["image_id"], texts["captions"]
-    if ids.null_count:
-        raise DataError(f"{name}: {ids.null_count} images have no image_id.")
-    counts = pc.value_counts(ids.combine_chunks())
-    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    if len(repeated):
-        raise DataError(f"{name}: image_ids occur twice or more: {listed(repeated.to_pylist())}.")
-
-    lengths = pc.fill_null(pc.list_value_length(captions), 0)
-    without = ids.filter(pc.equal(lengths, 0))
-    if len(without):
-        raise DataError(
-            f"{name}: images without a caption: {listed(without.to_pylist())}. "
-            "Give them one or take them out."
-        )
-    trimmed = pc.utf8_trim_whitespace(pc.fill_null(pc.list_flatten(captions), ""))
-    blank = pc.equal(pc.utf8_length(trimmed), 0)
-    if pc.any(blank).as_py():
-        rows = np.unique(pc.list_parent_indices(captions).filter(blank).to_numpy())
-        raise DataError(
-            f"{name}: images with an empty caption: {listed(ids.take(rows).to_pylist())}. "
-            "Fill it in or take it out."
-        )
-
-
-def listed(names: Sequence[object], shown: int = 5) -> str:
-    """A count and the first few names: "12 (a, b, c, d, e, ...)"."""
-    more = ", ..." if len(names) > shown else ""
-    return f"{len(names):,} ({', '.join(str(name) for name in names[:shown])}{more})"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.data import columns
-from captionkit.data.dataset import CaptionDataset, listed
+from captionkit.data.arrow import NO_URLS, listed
+from captionkit.data.dataset import CaptionDataset
 from captionkit.data.images import is_url
 from captionkit.data.tables import CSV_ENDINGS, JSON_ENDINGS, read_rows
 from captionkit.errors import DataError
@@ -17,9 +18,10 @@ from captionkit.errors import DataError
 if TYPE_CHECKING:
     from captionkit.recipe import DataConfig
 
-_IMAGE_ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .avif .ppm .pgm".split()
-)
+_IMAGE_ENDINGS = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif",
+    ".ppm", ".pgm",
+}  # fmt: skip
 _SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -205,10 +207,7 @@ def _inside(value: Any, roots: tuple[str, str], where: str) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise DataError(f"{where}: expected the path of an image, found {value!r:.80}.")
     if is_url(value):
-        raise DataError(
-            f"{where}: {value} is a URL; the URLs in a dataset are not fetched. "
-            "Download the images first."
-        )
+        raise DataError(f"{where}: {value} is a URL; {NO_URLS}")
     for root in roots:
         path = os.path.relpath(os.path.join(root, value), root)
         if path != os.pardir and not path.startswith(os.pardir + os.sep):

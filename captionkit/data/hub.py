@@ -52,46 +52,38 @@ def load_from_hub(dataset_id: str, dataset_config: str | None) -> Any:
 
 def _explained(error: Exception, dataset_id: str, dataset_config: str | None) -> CaptionkitError:
     reason = " ".join(str(error).split())
-    said, kind = reason.lower(), type(error).__name__
-    if "dataset scripts are no longer supported" in said or "trust_remote_code" in said:
+    kinds = _kinds(error)
+    if kinds & {"GatedRepoError"} or "gated dataset" in reason:
+        return HubError(
+            f"The dataset {dataset_id} is gated: ask for access on its page, then log in with "
+            "`hf auth login`."
+        )
+    if kinds & {"ConnectionError", "ConnectError", "TimeoutException", "TimeoutError"}:
+        why = "HF_HUB_OFFLINE is set" if "OfflineModeIsEnabled" in reason else "no connection"
+        return HubError(
+            f"The dataset {dataset_id} could not be fetched: the Hub cannot be reached ({why})."
+        )
+    if "scripts are no longer supported" in reason:
         return HubError(
             f"The dataset {dataset_id} is a loading script, which `datasets` no longer runs. Look "
             "for a copy in Parquet, or save the images to a folder and give it as data_dir."
         )
-    if "gated" in said or "401" in said or "403" in said:
-        return HubError(
-            f"The dataset {dataset_id} is gated or private: ask for access on its page, then log "
-            "in with `hf auth login`."
-        )
     if "BuilderConfig" in reason or "Config name is missing" in reason:
         return ConfigError(f"dataset_config={dataset_config!r} of {dataset_id}: {reason}")
-    if _is_offline(error):
-        return HubError(
-            f"The dataset {dataset_id} could not be fetched: the Hub cannot be reached "
-            f"({_offline_reason()}). Connect, or give a local copy as data_dir."
-        )
-    if kind in ("DatasetNotFoundError", "RepositoryNotFoundError"):
+    if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:
         return HubError(
             f"The Hub has no public dataset {dataset_id}. Check the spelling of the id; if it is "
             "private, log in with `hf auth login`."
         )
-    return HubError(f"The dataset {dataset_id} could not be loaded: {kind}: {reason[:300]}")
+    return HubError(
+        f"The dataset {dataset_id} could not be loaded: {type(error).__name__}: {reason[:300]}"
+    )
 
 
-def _is_offline(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is about the network."""
-    network = ("ConnectionError", "ConnectError", "Timeout", "OfflineModeIsEnabled", "ProxyError")
+def _kinds(error: BaseException | None) -> set[str]:
+    """The names of the classes of an error and of all that it came from."""
+    names: set[str] = set()
     while error is not None:
-        if isinstance(error, (ConnectionError, TimeoutError)):
-            return True
-        names = [kind.__name__ for kind in type(error).__mro__]
-        if any(name.endswith(network) or "Timeout" in name for name in names):
-            return True
+        names |= {kind.__name__ for kind in type(error).__mro__}
         error = error.__cause__ or error.__context__
-    return False
-
-
-def _offline_reason() -> str:
-    import datasets
-
-    return "HF_HUB_OFFLINE is set" if datasets.config.HF_HUB_OFFLINE else "no connection"
+    return names

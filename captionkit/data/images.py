@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import time
@@ -52,8 +53,7 @@ def open_image(source: ImageSource, allow_urls: bool = False) -> Image.Image:
             return _rgb(_upright(image))
     except ImageError as error:
         raise ImageError(f"Cannot read {describe(source)}: {error}") from None
-    # decoders raise anything: OSError, SyntaxError, struct.error, ValueError, DecompressionBombError
-    except Exception as error:
+    except Exception as error:  # decoders raise anything: SyntaxError, struct.error, ...
         raise ImageError(f"Cannot read {describe(source)}: {_reason(error)}") from None
 
 
@@ -129,8 +129,11 @@ def _fetch(url: str) -> bytes:
     except urllib.error.HTTPError as error:
         error.close()
         raise ImageError(f"the server answered {error.code} {error.reason}") from None
-    except urllib.error.URLError as error:
-        raise ImageError(f"it could not be fetched ({error.reason})") from None
+    except TimeoutError:
+        raise ImageError(f"the server did not answer within {URL_SECONDS} s") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise ImageError(f"it could not be fetched ({reason})") from None
     _check_start(bytes(content[:16]))
     return bytes(content)
 
@@ -140,8 +143,6 @@ def _reason(error: Exception) -> str:
         return "it is not an image, or of a kind that Pillow cannot read"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it is too large to decode safely ({error})"
-    if isinstance(error, TimeoutError):
-        return f"it took longer than {URL_SECONDS} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split()) or type(error).__name__

@@ -6,7 +6,6 @@ go, so the id is a setting, and a local folder always works.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +28,11 @@ def load(config: DataConfig, split: str) -> CaptionDataset | None:
     try:
         splits = load_from_hub(dataset_id, config.dataset_config)
     except HubError as error:
-        taken_down = " (the original was taken down after a DMCA notice)"
         raise HubError(
-            f"{error} {dataset_id} may be gone for good{taken_down if not config.dataset_id else ''}"
-            ". Ways out: --dataset-id of another copy, --data-dir of a local one (a folder of "
-            "images, Arrow or Parquet, with the columns image and text), or --dataset critters, "
-            "our own creatures in the same manner."
+            f"{error} The original, {DATASET_ID}, was taken down after a DMCA notice, and copies "
+            "come and go. Ways out: --dataset-id of another copy; --data-dir of a local one (an "
+            "image folder, Arrow or Parquet, with image and text); or --dataset critters, our own "
+            "creatures in the same manner."
         ) from None
     return choose_split(splits, split, config, dataset_id)
 
@@ -49,15 +47,13 @@ def _load_local(config: DataConfig, split: str) -> CaptionDataset | None:
         raise DataError(f"data_dir={config.data_dir!r} {what}.")
     arrow = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
     parquet = _parquet_files(folder)
+    if not (arrow or parquet):
+        return load_imagefolder(config, split)
     try:
         if arrow:
             splits = datasets.load_from_disk(str(folder))
-        elif parquet:
-            splits = datasets.load_dataset("parquet", data_files=parquet)
         else:
-            return load_imagefolder(dataclasses.replace(config, data_dir=str(folder)), split)
-    except DataError:
-        raise
+            splits = datasets.load_dataset("parquet", data_files=parquet)
     except Exception as error:  # of datasets, pyarrow, json: a damaged copy
         kind = "Arrow" if arrow else "Parquet"
         reason = " ".join(str(error).split())[:300]

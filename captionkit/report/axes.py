@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
+
+from captionkit.report.measures import scientific
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,8 @@ def tick_text(value: float, step: float) -> str:
     """A tick's value with no more digits than the step needs."""
     if abs(value) < step * 1e-6:
         return "0"
-    if step < 1e-3:
-        return _short_exponent(f"{value:.3g}" if value < 1e-3 else f"{value:.2g}")
-    if step >= 1e6:
-        return _short_exponent(f"{value:.3g}")
+    if step < 1e-3 or step >= 1e6:
+        return scientific(value)
     if step >= 1000:
         return f"{value / 1000:g}k"
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
@@ -71,8 +70,3 @@ def tick_text(value: float, step: float) -> str:
         scaled = step * 10**decimals
         decimals += abs(scaled - round(scaled)) > 1e-6
     return f"{value:.{decimals}f}".replace("-", "−")
-
-
-def _short_exponent(text: str) -> str:
-    text = re.sub(r"e([+-])0*(\d)", r"e\1\2", text).replace("e+", "e")
-    return text.replace("-", "−", 1) if text.startswith("-") else text

@@ -15,7 +15,17 @@ from captionkit.report.facts import (
     version_rows,
     warnings_of,
 )
-from captionkit.report.gallery import Card, Gallery, Measure, choose, keys_of, measure, rounded, say
+from captionkit.report.gallery import (
+    Card,
+    Gallery,
+    Measure,
+    Said,
+    choose,
+    keys_of,
+    measure,
+    rounded,
+    say,
+)
 from captionkit.report.histograms import Histogram, histogram
 from captionkit.report.language import language_of
 from captionkit.report.measures import (
@@ -31,7 +41,7 @@ from captionkit.report.measures import (
 from captionkit.report.render import render_page
 from captionkit.report.run import Prediction, Run, read_run
 from captionkit.report.thumbnails import Pictures, earlier_thumbnails, shape_of, thumbnails
-from captionkit.report.words import align
+from captionkit.report.words import Piece, align
 
 _LIMIT = 2000
 
@@ -169,22 +179,28 @@ def _gallery(
     pictures = thumbnails(images, chosen)
     earlier: Mapping[str, str] = earlier_thumbnails(reports) if images is None else {}
     measures = [m for key in keys for m in _measures(key)]
-    measures += [_labelled("confidence", "A"), _labelled("confidence", "B")]
+    has_confidence = any(p.confidence is not None for pair in pairs for p in pair)
+    if has_confidence:
+        measures += [_labelled("confidence", "A"), _labelled("confidence", "B")]
     cards = []
     for p in chosen:
         q = partner[p.index]
-        said = tuple(
-            say(one, keys, aligned.caption if (aligned := align(one.text, one.references)) else None, run)
-            for one, run in ((p, "a"), (q, "b"))
-        )
+        said = (_said(p, keys, "a"), _said(q, keys, "b"))
+        first = tuple(Piece(reference, False) for reference in p.references[:1])
         values: list[float | None] = []
         for key in keys:
             values.append(rounded(_change(key, p, q)))
             values += [rounded(p.metrics.get(key)), rounded(q.metrics.get(key))]
-        values += [rounded(p.confidence), rounded(q.confidence)]
+        if has_confidence:
+            values += [rounded(p.confidence), rounded(q.confidence)]
         picture = pictures.get(p.index) or earlier.get(p.image_id)
-        cards.append(Card(p.image_id, picture, said, (), p.references, values))
+        cards.append(Card(p.image_id, picture, said, first, p.references[1:], values))
     return Gallery(cards, measures, note, shape_of(card.picture for card in cards))
+
+
+def _said(prediction: Prediction, keys: Sequence[str], run: str) -> Said:
+    aligned = align(prediction.text, prediction.references)
+    return say(prediction, keys, aligned.caption if aligned else None, run)
 
 
 def _measures(key: str) -> list[Measure]:

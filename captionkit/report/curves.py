@@ -9,13 +9,21 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from captionkit.report.axes import Axis, make_axis, round_range
-from captionkit.report.measures import better, direction, in_order, label, number, plain_key
+from captionkit.report.measures import (
+    better,
+    direction,
+    in_order,
+    label,
+    meaning,
+    number,
+    plain_key,
+)
 
 Point: TypeAlias = tuple[float, float]  # step, value
 History: TypeAlias = Sequence[dict[str, float]]
 
 WIDTH, HEIGHT = 360, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 350, 12, 168
+LEFT, RIGHT, TOP, BOTTOM = 46, 350, 26, 168
 _NOT_DRAWN = ("step", "epoch")
 _SUPPORTING = ("learning_rate", "grad_norm", "images_per_second")
 
@@ -39,8 +47,14 @@ class Curve:
     direction: str
     x: Axis
     y: Axis
+    y_title: str
     lines: tuple[Line, ...]
     summary: str  # what a reader who cannot see it should know
+
+    @property
+    def last_step(self) -> str:
+        """The last step with a value."""
+        return str(max((line.hover[-1] for line in self.lines), key=lambda point: point[0])[2])
 
     @property
     def hover(self) -> list[dict[str, Any]]:
@@ -66,7 +80,10 @@ def run_curves(history: History) -> list[Curve]:
             for i, key in enumerate(members)
         ]
         title = label(members[0] if len(members) == 1 else family_name)
-        curves.append(draw(title, members[-1], lines))
+        # under the title ROUGE, the lines are called 1, 2 and L
+        lines = [(n.removeprefix(f"{title}-") or n, style, points) for n, style, points in lines]
+        same = len({plain_key(key) for key in members}) == 1
+        curves.append(draw(title, members[-1], lines, meaning(members[-1]) if same else title))
     return [curve for curve in curves if curve]
 
 
@@ -82,11 +99,13 @@ def compared_curves(histories: Sequence[tuple[str, History]]) -> list[Curve]:
         plain = label(key)
         if plain_key(key) == "loss":
             plain = "Validation loss" if key == "eval_loss" else "Training loss"
-        curves.append(draw(plain, key, [line for line in lines if line[2]]))
+        curves.append(draw(plain, key, [line for line in lines if line[2]], meaning(key)))
     return [curve for curve in curves if curve]
 
 
-def draw(title: str, key: str, named: Sequence[tuple[str, str, list[Point]]]) -> Curve | None:
+def draw(
+    title: str, key: str, named: Sequence[tuple[str, str, list[Point]]], y_title: str
+) -> Curve | None:
     """Lines of (name, style, points) on common axes; None where no value is finite."""
     finite = [p for _, _, points in named for p in points if math.isfinite(p[1])]
     if not finite:
@@ -102,7 +121,7 @@ def draw(title: str, key: str, named: Sequence[tuple[str, str, list[Point]]]) ->
     summary = "; ".join(
         _summary(name if len(named) > 1 else title, key, points) for name, _, points in named
     )
-    return Curve(title, direction(key), x, y, lines, summary)
+    return Curve(title, direction(key), x, y, y_title or title, lines, summary)
 
 
 def not_finite(history: History) -> list[str]:
@@ -121,7 +140,7 @@ def not_finite(history: History) -> list[str]:
 
 
 def sparkline(history: History, key: str) -> tuple[str, str]:
-    """A path in a 72 x 20 box for a headline card, and its story: "0.93 at step 50"."""
+    """A path in a 72 x 20 box for a headline card, and its story: "at first 0.93"."""
     points = [p for p in _points(history, f"eval_{key}") if math.isfinite(p[1])]
     if len(points) < 2:
         return "", ""
@@ -129,7 +148,7 @@ def sparkline(history: History, key: str) -> tuple[str, str]:
     x = make_axis(min(steps), max(steps), 1, 71)
     y = make_axis(min(values), max(values), 18, 2)
     places = [(x.place(step), y.place(value)) for step, value in _thin(points, 60)]
-    return _path(places), f"from {number(key, values[0])} at step {steps[0]:,.0f}"
+    return _path(places), f"at first {number(key, values[0])}"
 
 
 def evaluation_table(
@@ -216,7 +235,7 @@ def _path(places: Sequence[tuple[float, float]]) -> str:
 
 
 def _thin(points: list[Point], most: int) -> list[Point]:
-    """At most about `most` points; of each stretch its lowest and highest stay, so spikes do too."""
+    """About `most` points; of each stretch the lowest and the highest stay, so spikes do."""
     if len(points) <= most:
         return points
     size = math.ceil(2 * len(points) / most)

@@ -57,6 +57,13 @@ def recipe_groups(recipe: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, 
     return list(groups.items())
 
 
+def changed_rows(recipe: Mapping[str, Any]) -> Rows:
+    """The settings that differ from the defaults."""
+    return [
+        (n, value) for _, rows in recipe_groups(recipe) for n, value, changed in rows if changed
+    ]
+
+
 def recipe_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(setting, value in a, value in b) where two recipes differ."""
     first, second = _flat(a), _flat(b)

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from captionkit.report.measures import better, in_order, label, number
+from captionkit.report.measures import better, in_order, label, leading, number
 from captionkit.report.run import Prediction
 from captionkit.report.thumbnails import shape_of
 from captionkit.report.words import Piece, align
-
-_SCORES_SHOWN = 3  # more are folded away under the references
 
 
 @dataclass(frozen=True)
@@ -138,14 +136,18 @@ def say(
     run: str = "",
 ) -> Said:
     """What stands under a picture for one model."""
-    scores = [(label(key), number(key, prediction.metrics.get(key))) for key in keys]
+
+    def scores(some: Sequence[str]) -> list[tuple[str, str]]:
+        return [(label(key), number(key, prediction.metrics.get(key))) for key in some]
+
+    shown = leading(keys)
     return Said(
         run,
         prediction.text,
         pieces or (Piece(prediction.text, False),),
         prediction.confidence,
-        scores[:_SCORES_SHOWN],
-        scores[_SCORES_SHOWN:],
+        scores(shown),
+        scores([key for key in keys if key not in shown]),
         prediction.before,
     )
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import os
-import textwrap
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image, ImageFont
 
 from captionkit.errors import ConfigError, OutputError
 
-if TYPE_CHECKING:
-    from PIL import Image
+_MUTED, _ACCENT = "#5d625c", "#0b6b5d"
+_CELL, _GAP = 3.1, 0.3  # inches: an image's side, and the space around it
+_LINE, _PART = 0.19, 0.07  # inches: a line of text, and the space between two captions
+_SIZE = 9.5  # points
+_PIXELS = 465  # an image's side in the file
+_MOST_LINES = 5
 
-_INK, _MUTED, _ACCENT = "#1d1f1c", "#6a6e66", "#0b6b5d"
-_CELL = 3.1  # inches
-_LINE = 0.19  # inches a line of text
-_CHARACTERS = 42  # a line
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text under an image, so many inches below it."""
+
+    text: str
+    colour: str
+    weight: str
+    below: float
 
 
 def write_grid(
@@ -39,11 +49,13 @@ def write_grid(
             raise ConfigError(f"{len(images)} images, but {len(values)} {name}: give one for each.")
     if not images:
         raise ConfigError("A grid needs at least one image.")
-    cells = [
-        _lines(caption, before[i] if before else None, references[i] if references else None)
-        for i, caption in enumerate(captions)
-    ]
-    figure = _draw(images, cells)
+    figure = _draw(
+        images,
+        [
+            _wrapped(caption, before[i] if before else None, references[i] if references else None)
+            for i, caption in enumerate(captions)
+        ],
+    )
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,51 +69,83 @@ def write_grid(
     return path
 
 
-def _lines(caption: str, before: str | None, reference: str | None) -> list[tuple[str, str, str]]:
-    """(text, colour, weight) of each line under an image."""
-    lines = []
+def _wrapped(caption: str, before: str | None, reference: str | None) -> list[Line]:
+    """The lines under one image."""
     parts = [("before: ", before, _MUTED, "normal")] if before is not None else []
     parts.append(("after: " if before is not None else "", caption, _ACCENT, "bold"))
     if reference is not None:
         parts.append(("reference: ", reference, _MUTED, "normal"))
+    lines, below = [], 0.1
     for prefix, text, colour, weight in parts:
-        whole = prefix + (" ".join((text or "").split()) or "(empty)")
-        wrapped = textwrap.wrap(whole, _CHARACTERS, max_lines=4, placeholder=" …")
-        lines += [(line, colour, weight) for line in wrapped]
+        for line in _wrap(prefix + (" ".join((text or "").split()) or "(empty)"), weight):
+            lines.append(Line(line, colour, weight, below))
+            below += _LINE
+        below += _PART
     return lines
 
 
-def _draw(images: Sequence[Image.Image], cells: list[list[tuple[str, str, str]]]) -> Any:
+def _wrap(text: str, weight: str) -> list[str]:
+    """Lines no wider than an image, measured in the font that they are drawn in."""
+    from matplotlib.font_manager import FontProperties, findfont
+
+    font = ImageFont.truetype(findfont(FontProperties(weight=weight)), size=100)
+    most = 100 * _CELL * 72 / _SIZE
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or font.getlength(longer) <= most:
+            lines[-1] = longer
+        elif len(lines) == _MOST_LINES:
+            lines[-1] += " …"
+            break
+        else:
+            lines.append(word)
+    return [_cut(line, most / max(font.getlength(line), 1)) for line in lines]
+
+
+def _cut(line: str, share: float) -> str:
+    """A line whose one word is too long, cut to a share of it."""
+    return line if share > 0.92 else line[: int(len(line) * share) - 1] + "…"
+
+
+def _draw(images: Sequence[Image.Image], cells: list[list[Line]]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(len(images), 4 if len(images) != 6 else 3)
-    columns = 2 if len(images) == 4 else columns
-    rows = math.ceil(len(images) / columns)
+    columns = {4: 2, 5: 3, 6: 3, 9: 3}.get(len(images), min(len(images), 4))
+    rows = [range(k, min(k + columns, len(images))) for k in range(0, len(images), columns)]
     # each row is as tall as its longest text
-    texts = [
-        max(len(cell) for cell in cells[r * columns : (r + 1) * columns]) * _LINE + 0.3
-        for r in range(rows)
-    ]
-    margin = 0.25
-    width = columns * (_CELL + margin) + margin
-    height = sum(_CELL + text for text in texts) + margin
+    texts = [max(cells[i][-1].below for i in row) + _LINE + _GAP for row in rows]
+    width = columns * (_CELL + _GAP) + _GAP
+    height = sum(_CELL + text for text in texts) + _GAP
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
-    top = height - margin
-    for r in range(rows):
-        for c, i in enumerate(range(r * columns, min((r + 1) * columns, len(images)))):
-            left = margin + c * (_CELL + margin)
+    top = height - _GAP
+    for row, text in zip(rows, texts, strict=True):
+        for column, i in enumerate(row):
+            left = _GAP + column * (_CELL + _GAP)
             box = (left / width, (top - _CELL) / height, _CELL / width, _CELL / height)
             axes = figure.add_axes(box)
-            axes.imshow(images[i].convert("RGB"), interpolation="antialiased")
+            axes.imshow(_small(images[i]), interpolation="bicubic")
             axes.set_anchor("S")
             axes.set_axis_off()
-            for k, (text, colour, weight) in enumerate(cells[i]):
-                y = (top - _CELL - 0.1 - k * _LINE) / height
+            for line in cells[i]:
+                # parse_math: a caption may hold dollar signs
                 figure.text(
-                    left / width, y, text, va="top", color=colour, weight=weight, size=9.5,
+                    left / width,
+                    (top - _CELL - line.below) / height,
+                    line.text,
+                    va="top",
+                    color=line.colour,
+                    weight=line.weight,
+                    size=_SIZE,
                     parse_math=False,
-                )  # fmt: skip
-        top -= _CELL + texts[r]
+                )
+        top -= _CELL + text
     return figure
+
+
+def _small(image: Image.Image) -> Image.Image:
+    image = image.convert("RGB")
+    image.thumbnail((2 * _PIXELS, 2 * _PIXELS))
+    return image

@@ -11,8 +11,9 @@ from captionkit.report.axes import Axis, make_axis, nice_step, tick_text
 from captionkit.report.measures import direction, label, number
 
 WIDTH, HEIGHT = 360, 170
-LEFT, RIGHT, TOP, BOTTOM = 40, 350, 10, 140
+LEFT, RIGHT, TOP, BOTTOM = 40, 350, 24, 140
 _MOST_BINS = 14
+_MOST_TICKS = 7
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class Histogram:
     direction: str
     bars: tuple[Bar, ...]
     outline: str
+    names: tuple[str, str]
     x: Axis
     y: Axis
+    x_title: str
     y_title: str
     summary: str
 
@@ -89,8 +92,10 @@ def histogram(
         direction(key),
         tuple(bars),
         _outline(edges, other_shares, x, y),
+        names,
         x,
         y,
+        "words" if key == "length" else label(key),
         f"% of {unit}" if second else unit,
         summary,
     )
@@ -131,18 +136,18 @@ def _count(values: Sequence[float], edges: list[float]) -> list[int]:
 
 
 def _axis_of(edges: list[float], is_open: bool, whole: bool) -> Axis:
-    x = make_axis(edges[0], edges[-1], LEFT, RIGHT, ticks=5, whole=whole)
+    """Ticks stand at edges of bins; under whole numbers, at the middle of their bins."""
+    x = Axis(edges[0], edges[-1], LEFT, RIGHT, ())
     width = edges[1] - edges[0]
-    ticks = x.ticks
-    if whole:
-        # the label of a whole number stands under the middle of its bar
-        half = (x.place(edges[1]) - x.place(edges[0])) / 2
-        ticks = tuple((round(p + half, 1), text) for p, text in ticks if p + half < RIGHT)
+    half = (x.place(edges[1]) - LEFT) / 2 if whole else 0
+    every = math.ceil(len(edges) / _MOST_TICKS)
+    labelled = edges[: -2 if is_open else -1 if whole else None : every]
+    ticks = [(round(x.place(edge) + half, 1), tick_text(edge, width * every)) for edge in labelled]
     if is_open:
         last = x.place(edges[-2])
-        ticks = tuple(t for t in ticks if t[0] < last - 14)
-        ticks += ((last, f"≥ {tick_text(edges[-2], width)}"),)
-    return Axis(x.low, x.high, x.start, x.end, ticks)
+        ticks = [tick for tick in ticks if tick[0] < last - 24]
+        ticks.append((last, f"≥ {tick_text(edges[-2], width)}"))
+    return Axis(x.low, x.high, LEFT, RIGHT, tuple(ticks))
 
 
 def _interval(key: str, low: float, high: float | None, whole: bool) -> str:

@@ -13,11 +13,11 @@ from captionkit.report.words import words
 # Below so many images, equal captions prove nothing.
 _FEWEST_TO_JUDGE = 8
 # Frequent English words that tell nothing about a picture.
-_FUNCTION_WORDS = frozenset(
-    "a an the and or but of to in on at by for from with without into onto over under is are was "
-    "were be been being it its it's this that these those there their his her he she they them "
-    "as has have had while which who some".split()
-)
+_FUNCTION_WORDS = """
+    a an the and or but of to in on at by for from with without into onto over under is are was
+    were be been being it its this that these those there their his her he she they them as has
+    have had while which who some
+"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def language_of(predictions: Sequence[Prediction]) -> Language | None:
     """Count what the captions and the references say; None without predictions."""
     if not predictions:
         return None
+    function_words = set(_FUNCTION_WORDS.split())
     captions: Counter[str] = Counter()
     said: Counter[str] = Counter()
     expected: Counter[str] = Counter()
@@ -70,11 +71,11 @@ def language_of(predictions: Sequence[Prediction]) -> Language | None:
         said.update(set(own))
         expected.update(here)
         if theirs:
-            unsupported.update(set(own) - here - _FUNCTION_WORDS)
+            unsupported.update(set(own) - here - function_words)
     never = [
         (word, n)
         for word, n in expected.most_common()
-        if n > 1 and word not in said and word not in _FUNCTION_WORDS
+        if n > 1 and word not in said and word not in function_words
     ]
     repeated = [(caption, n) for caption, n in captions.most_common(5) if n > 1]
     return Language(

@@ -11,10 +11,24 @@ Better = Literal["lower", "higher"]
 
 LOWER_IS_BETTER = frozenset({"loss", "wer", "cer", "mer", "wil", "ter", "perplexity"})
 NO_DIRECTION = frozenset(
-    {"gen_len", "learning_rate", "grad_norm", "epoch", "step", "images", "seconds", "length"}
+    {
+        "gen_len",
+        "learning_rate",
+        "grad_norm",
+        "epoch",
+        "step",
+        "images",
+        "seconds",
+        "length",
+        "confidence",
+        "images_per_second",
+    }
 )
-# The order in which values are listed, and in which the one to sort by is looked for.
-ORDER = ("wer", "cider", "rougeL", "bleu4", "cer", "meteor", "spice", "loss", "rouge2", "rouge1")
+# The order in which values are listed; the first that images have is the one to sort them by.
+ORDER = ("wer", "cer", "cider", "spice", "meteor", "bleu", "rouge", "loss")
+
+# Of each family the one that stands under every image; the others are folded away.
+_LEADING = frozenset({"wer", "cer", "cider", "spice", "meteor", "bleu4", "bleu_4", "rougel"})
 
 _NAMES = {
     "wer": "WER", "cer": "CER", "cider": "CIDEr", "loss": "Loss", "meteor": "METEOR",
@@ -30,10 +44,13 @@ _MEANINGS = {
     "rouge1": "single words shared",
     "rouge2": "word pairs shared",
     "rougeL": "longest common sequence of words",
-    "rougeLsum": "the same, line by line",
+    "rougeLsum": "as ROUGE\u2011L, line by line",
     "meteor": "words shared, with stems and synonyms",
     "spice": "objects, attributes and relations shared",
-    "confidence": "geometric mean of the token probabilities",
+    "learning_rate": "learning rate",
+    "grad_norm": "L2 norm of the gradient",
+    "images_per_second": "images per second",
+    "gen_len": "tokens",
 }
 
 
@@ -84,8 +101,12 @@ def number(key: str, value: float | None) -> str:
         return "∞" if value > 0 else "−∞"
     if key == "confidence":
         return f"{value:.0f} %"
-    if key == "learning_rate" or 0 < abs(value) < 5e-4:
-        return _minus(re.sub(r"e([+-])0*(\d)", r"e\1\2", f"{value:.3g}").replace("e+", "e"))
+    if 0 < abs(value) < 1e-3 or abs(value) >= 1e7:
+        return scientific(value)
+    if key == "learning_rate":
+        return f"{value:.3g}"
+    if key == "length":
+        return f"{value:.1f}".removesuffix(".0")
     if key.lower().startswith("rouge"):
         return _minus(f"{value:.1f}")
     if key in ("wer", "cer"):
@@ -97,25 +118,41 @@ def number(key: str, value: float | None) -> str:
     return _minus(f"{value:,.{decimals}f}")
 
 
+def scientific(value: float) -> str:
+    """With as few digits as it takes, at most three: 5e-5, 7.5e-4."""
+    digits, exponent = f"{value:.2e}".split("e")
+    digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return _minus(f"{digits}e{int(exponent)}")
+
+
 def change(key: str, value: float) -> str:
-    """A difference of two values, with its sign."""
-    text = number(key, value)
-    return text if value <= 0 or text == "–" else f"+{text}"
+    """A difference of two values, with its sign; small differences need a digit more."""
+    text = _minus(f"{value:.3f}") if plain_key(key) in ("wer", "cer") else number(key, value)
+    return text if not value > 0 else f"+{text}"
 
 
 def in_order(keys: Iterable[str]) -> list[str]:
     """Without doubles, the best known first, the rest as they came."""
-    unique = list(dict.fromkeys(keys))
-    rank = {key: place for place, key in enumerate(ORDER)}
-    return sorted(unique, key=lambda key: rank.get(plain_key(key), len(rank)))
+    return sorted(dict.fromkeys(keys), key=_rank)
+
+
+def leading(keys: Iterable[str], most: int = 3) -> list[str]:
+    """The few that say most: one a family, or else the first ones."""
+    ordered = in_order(keys)
+    return ([key for key in ordered if key.lower() in _LEADING] or ordered)[:most]
 
 
 def main_measure(keys: Iterable[str], wanted: object = None) -> str | None:
-    """The one to sort images by: the run's own choice if images have it, else the first in order."""
+    """The one to sort images by: the run's own choice if images have it, else the first."""
     ordered = in_order(keys)
     if isinstance(wanted, str) and plain_key(wanted) in ordered:
         return plain_key(wanted)
     return ordered[0] if ordered else None
+
+
+def _rank(key: str) -> int:
+    family = plain_key(key).lower()
+    return next((i for i, name in enumerate(ORDER) if family.startswith(name)), len(ORDER))
 
 
 def _minus(text: str) -> str:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from captionkit.report.curves import evaluation_table, not_finite, run_curves, sparkline
-from captionkit.report.facts import lede, recipe_groups, run_rows, version_rows, warnings_of
+from captionkit.report.facts import (
+    changed_rows,
+    lede,
+    recipe_groups,
+    run_rows,
+    version_rows,
+    warnings_of,
+)
 from captionkit.report.gallery import build_gallery, choose, keys_of
 from captionkit.report.histograms import Histogram, histogram
 from captionkit.report.language import Language, language_of
@@ -51,7 +58,7 @@ def write_report(
     context = {
         "title": title or run.title,
         "kind": "Evaluation" if run.facts.get("command") == "evaluate" else "Fine-tuning",
-        "lede": lede(run),
+        "lede": [run.title, *lede(run)] if title not in (None, run.title) else lede(run),
         "warnings": _warnings(run, language),
         "problems": run.problems,
         "headline": _headline(run),
@@ -64,6 +71,7 @@ def write_report(
         "lengths": _lengths(language),
         "run_rows": run_rows(run),
         "version_rows": version_rows(run),
+        "changed_rows": changed_rows(run.recipe),
         "recipe": recipe_groups(run.recipe),
     }
     return render_page("report.html.j2", page, context)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import captionkit
+from captionkit.checkpoints import write_atomically
 from captionkit.errors import OutputError
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -39,8 +38,7 @@ def render_page(template: str, path: Path, context: Mapping[str, Any]) -> Path:
         policy=_policy(inlined),
         version=captionkit.__version__,
     )
-    # lone surrogates may come out of JSON and have no UTF-8 form
-    return _write(path, html.encode("utf-8", errors="replace"))
+    return _write(path, html)
 
 
 def _policy(inlined: Mapping[str, str]) -> str:
@@ -57,15 +55,13 @@ def _policy(inlined: Mapping[str, str]) -> str:
     )
 
 
-def _write(path: Path, data: bytes) -> Path:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _write(path: Path, html: str) -> Path:
+    # lone surrogates may come out of JSON and have no UTF-8 form
+    text = html.encode("utf-8", errors="replace").decode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
-        os.replace(draft, path)
+        write_atomically(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         raise OutputError(
             f"Cannot write the report {path}: {error.strerror}. An earlier one is untouched. "
             "Make room or choose a writable place, then run `captionkit report` on the run."

@@ -127,8 +127,8 @@ def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]
 
 def _prediction(index: int, row: dict[str, Any]) -> Prediction:
     references = row.get("references") or []
-    references = [references] if isinstance(references, str) else list(references)
-    before, score, metrics = row.get("before"), row.get("score"), row.get("metrics")
+    references = references if isinstance(references, list) else [references]
+    before, metrics = row.get("before"), row.get("metrics")
     values = _numbers(metrics if isinstance(metrics, dict) else {})
     image_id, text = row.get("image_id"), row.get("prediction")
     return Prediction(
@@ -137,9 +137,14 @@ def _prediction(index: int, row: dict[str, Any]) -> Prediction:
         text="" if text is None else str(text),
         references=tuple(str(reference) for reference in references),
         before=None if before is None else str(before),
-        confidence=100 * math.exp(min(0.0, score)) if _is_number(score) and score == score else None,
+        confidence=_confidence(row.get("score")),
         metrics={key: value for key, value in values.items() if math.isfinite(value)},
     )
+
+
+def _confidence(score: Any) -> float | None:
+    """A mean log-probability as a percentage."""
+    return 100 * math.exp(min(0.0, score)) if _is_number(score) and score == score else None
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:

@@ -73,8 +73,10 @@ def _data_uri(image: Image.Image, side: int, quality: int) -> str:
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    else:
+        quality = max(quality, 90)  # a small picture is shown enlarged, and costs little
     buffer = io.BytesIO()
     # a Pillow built from source may lack WebP
     kind = "webp" if features.check("webp") else "jpeg"
-    image.save(buffer, kind, quality=quality)
+    image.save(buffer, kind, quality=quality, method=2)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

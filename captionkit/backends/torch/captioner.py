@@ -207,7 +207,8 @@ class TorchCaptioner:
     def _generation_config(self, settings: Decoding) -> GenerationConfig:
         own = self.model.generation_config
         chosen: dict[str, Any] = {
-            "max_new_tokens": settings.max_new_tokens,
+            # past its last text position the model has no embedding
+            "max_new_tokens": min(settings.max_new_tokens, self.family.text_limit(self.model.config)),
             "num_beams": settings.num_beams,
             "do_sample": settings.do_sample,
             "num_return_sequences": settings.num_return_sequences,

@@ -1,0 +1,96 @@
+"""Checkpoint folders: whole, damaged, newest, pruned."""
+
+from __future__ import annotations
+
+import pytest
+
+from captionkit import checkpoints
+from captionkit.errors import CheckpointError
+
+
+@pytest.fixture
+def run(tmp_path):
+    for step in (5, 10, 100):
+        folder = tmp_path / f"checkpoint-{step}"
+        (folder / "state").mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(bytes(range(256)) * 40)
+        (folder / "state" / "rng").write_bytes(b"abc")
+        checkpoints.write_manifest(folder)
+    (tmp_path / "checkpoint-notes").mkdir()
+    (tmp_path / "checkpoint-7").write_text("a file")
+    return tmp_path
+
+
+def test_newest_by_number_not_by_name(run):
+    assert checkpoints.newest_whole(run).name == "checkpoint-100"
+
+
+def truncate(folder):
+    (folder / "model.safetensors").write_bytes(b"x")
+
+
+def flip_a_bit(folder):
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[500] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+
+
+def remove_a_file(folder):
+    (folder / "state" / "rng").unlink()
+
+
+def cut_off_while_writing(folder):
+    (folder / checkpoints.MANIFEST).unlink()
+
+
+def spoil_the_manifest(folder):
+    (folder / checkpoints.MANIFEST).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (truncate, "model.safetensors is damaged"),
+        (flip_a_bit, "model.safetensors is damaged"),
+        (remove_a_file, "state/rng is missing"),
+        (cut_off_while_writing, "not written to the end"),
+        (spoil_the_manifest, "manifest cannot be read"),
+    ],
+)
+def test_damage_is_found_named_and_passed_over(run, harm, reason):
+    harm(run / "checkpoint-100")
+    assert reason in (checkpoints.damage(run / "checkpoint-100") or "")
+    with pytest.warns(UserWarning, match=rf"checkpoint-100: .*{reason}"):
+        assert checkpoints.newest_whole(run).name == "checkpoint-10"
+
+
+def test_nothing_whole_is_an_error_that_says_what_to_do(run, tmp_path):
+    for step in (5, 10, 100):
+        truncate(run / f"checkpoint-{step}")
+    with (
+        pytest.warns(UserWarning, match="Passing over"),
+        pytest.raises(CheckpointError, match=r"none of its checkpoints is whole.*overwrite"),
+    ):
+        checkpoints.newest_whole(run)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(CheckpointError, match="holds no checkpoint-N"):
+        checkpoints.newest_whole(empty)
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "left"),
+    [(None, None, [5, 10, 100]), (1, None, [100]), (1, 5, [5, 100]), (2, 100, [10, 100])],
+)
+def test_pruning_keeps_the_newest_and_the_best(run, keep, best, left):
+    checkpoints.prune(run, keep, best)
+    assert sorted(map(checkpoints.step_of, checkpoints.all_checkpoints(run))) == left
+
+
+def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "metrics.json"
+    checkpoints.write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        checkpoints.write_atomically(path, "\ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,95 @@
+"""The evaluation loop, with a captioner that says what it is told."""
+
+from __future__ import annotations
+
+import json
+
+import jiwer
+import numpy as np
+import pytest
+from PIL import Image
+
+from captionkit.data.dataset import CaptionDataset
+from captionkit.errors import DataError, ImageError
+from captionkit.evaluation import Evaluator, evaluate_captioner, read_predictions
+from captionkit.recipe import Decoding
+from captionkit.types import Caption
+
+
+class Parrot:
+    """Reads the caption off the image's first pixel; its losses are known."""
+
+    def __init__(self, texts):
+        self.texts = texts
+        self.calls = []
+
+    def encode(self, images):
+        return [image.getpixel((0, 0))[0] for image in images]
+
+    def caption(self, images, **decoding):
+        self.calls.append((len(images), decoding))
+        return [Caption(self.texts[i], -0.1 * i) for i in images]
+
+    def loss(self, images, captions):
+        tokens = sum(len(text.split()) for texts in captions for text in texts)
+        return 2.0 * tokens + len(images), tokens
+
+
+def grey(value):
+    return Image.fromarray(np.full((4, 4, 3), value, np.uint8))
+
+
+TEXTS = ["a red dog", "a cat", "two birds fly", "snow", "a man on a bike"]
+REFERENCES = [["a red dog", "one dog"], ["the cat"], ["birds"], ["snow falls"], ["a bike"]]
+
+
+@pytest.fixture
+def dataset():
+    pairs = [(grey(i), references) for i, references in enumerate(REFERENCES)]
+    return CaptionDataset.from_pairs(pairs, "greys")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 32])
+def test_scores_do_not_depend_on_the_batch_size(dataset, batch_size):
+    captioner = Parrot(TEXTS)
+    result = evaluate_captioner(captioner, dataset, ["wer"], Decoding(num_beams=3), batch_size)
+    nearest = ["a red dog", "the cat", "birds", "snow falls", "a bike"]
+    assert result.metrics["wer"] == pytest.approx(jiwer.wer(nearest, TEXTS))
+    assert [p.prediction for p in result.predictions] == TEXTS
+    assert [p.references for p in result.predictions] == [tuple(r) for r in REFERENCES]
+    assert result.predictions[0].metrics == {"wer": 0.0}
+    assert all(decoding["num_beams"] == 3 for _, decoding in captioner.calls)
+
+
+def test_loss_is_weighted_by_tokens(dataset):
+    result = evaluate_captioner(Parrot(TEXTS), dataset, ["wer"], batch_size=2)
+    tokens = sum(len(text.split()) for texts in REFERENCES for text in texts)
+    assert result.metrics["loss"] == pytest.approx((2.0 * tokens + 5) / tokens)
+
+
+def test_a_bad_image_stops_or_is_skipped_and_listed(dataset, tmp_path):
+    good = [(grey(0), "a red dog"), (grey(1), "a cat")]
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
+    mixed = CaptionDataset.from_pairs([good[0], (str(tmp_path / "bad.jpg"), "x"), good[1]], "mixed")
+    with pytest.raises(ImageError, match="bad.jpg"):
+        evaluate_captioner(Parrot(TEXTS), mixed, ["wer"])
+    result = evaluate_captioner(Parrot(TEXTS), mixed, ["wer"], on_bad_image="skip")
+    assert [p.prediction for p in result.predictions] == ["a red dog", "a cat"]
+    assert len(result.skipped) == 1
+    assert "bad.jpg" in result.skipped[0][1]
+    only_bad = CaptionDataset.from_pairs([(str(tmp_path / "bad.jpg"), "x")], "bad")
+    with pytest.raises(DataError, match="None of the 1 images"):
+        evaluate_captioner(Parrot(TEXTS), only_bad, ["wer"], on_bad_image="skip")
+
+
+def test_the_evaluator_keeps_what_it_is_told_to_keep(dataset, tmp_path):
+    evaluator = Evaluator(dataset, ["wer"], Decoding(), 2, "stop", tmp_path)
+    evaluator.preview(Parrot(["?"] * 5), count=2)
+    values = evaluator(Parrot(TEXTS))
+    evaluator.keep()
+    worse = evaluator(Parrot(["nothing"] * 5))
+    assert worse["wer"] > values["wer"]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == values
+    kept = read_predictions(tmp_path)
+    assert [p.prediction for p in kept] == TEXTS
+    assert [p.before for p in kept] == ["?", None, "?", None, None]

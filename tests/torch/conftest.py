@@ -1,0 +1,80 @@
+"""A tiny GIT with random weights, and a few pictures to learn."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import numpy as np  # noqa: E402 (after the skip)
+from PIL import Image  # noqa: E402
+
+from captionkit.data.captions import build_word_tokenizer  # noqa: E402
+from captionkit.data.preprocess import Preprocessor  # noqa: E402
+
+COLOURS = {
+    "red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "yellow": (230, 220, 40),
+    "white": (250, 250, 250), "black": (5, 5, 5), "pink": (250, 130, 190), "grey": (128, 128, 128),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)  # tests compare bits; more threads sum in another order
+
+
+@pytest.fixture(scope="session")
+def pairs():
+    """Sixteen pictures, half one colour over another, with two captions each."""
+    names = list(COLOURS)
+    result = []
+    for i in range(16):
+        top, bottom = names[i % 8], names[(i * 3 + 1 + i // 8) % 8]
+        pixels = np.zeros((40, 48, 3), np.uint8)
+        pixels[:20], pixels[20:] = COLOURS[top], COLOURS[bottom]
+        result.append(
+            (Image.fromarray(pixels), [f"{top} above {bottom}.", f"{bottom} below {top}, a picture"])
+        )
+    return result
+
+
+@pytest.fixture(scope="session")
+def git_config():
+    from transformers import GitConfig
+
+    return GitConfig(
+        vision_config={
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 32, "patch_size": 8, "initializer_range": 0.1,
+        },
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=24, bos_token_id=2, eos_token_id=3,
+        pad_token_id=0, initializer_range=0.3,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tokenizer(pairs):
+    return build_word_tokenizer(text for _, texts in pairs for text in texts)
+
+
+@pytest.fixture(scope="session")
+def git_folder(tmp_path_factory, git_config, tokenizer):
+    """A checkpoint folder as `save_pretrained` writes it."""
+    from transformers import GitForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny-git")
+    torch.manual_seed(0)
+    git_config.vocab_size = len(tokenizer)
+    GitForCausalLM(git_config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    Preprocessor.square(32).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def captioner(git_folder):
+    import captionkit
+
+    return captionkit.load(git_folder, device="cpu")
