@@ -57,6 +57,12 @@ class Plan:
             return False
         return step == self.total_steps or (self.eval_steps > 0 and step % self.eval_steps == 0)
 
+    def evaluation_missed(self, step: int, history: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether a run that was stopped after this step still owes its evaluation."""
+        return self.evaluation_due(step) and not any(
+            row["step"] == step and self.key in row for row in history
+        )
+
     def save_due(self, step: int) -> bool:
         """Whether a checkpoint is written after this step, whatever the evaluation says."""
         return self.save_steps > 0 and (step % self.save_steps == 0 or step == self.total_steps)

@@ -11,6 +11,8 @@ from captionkit.settings import nearest
 if TYPE_CHECKING:
     from captionkit.recipe import DataConfig
 
+# of Python, and of the Hub's clients: requests, httpx, httpx2
+_NETWORK_ERRORS = {"ConnectionError", "ConnectError", "TimeoutError", "Timeout", "TimeoutException"}
 _ALSO_CALLED = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
@@ -58,7 +60,7 @@ def _explained(error: Exception, dataset_id: str, dataset_config: str | None) ->
             f"The dataset {dataset_id} is gated: ask for access on its page, then log in with "
             "`hf auth login`."
         )
-    if kinds & {"ConnectionError", "ConnectError", "TimeoutException", "TimeoutError"}:
+    if kinds & _NETWORK_ERRORS:
         why = "HF_HUB_OFFLINE is set" if "OfflineModeIsEnabled" in reason else "no connection"
         return HubError(
             f"The dataset {dataset_id} could not be fetched: the Hub cannot be reached ({why})."

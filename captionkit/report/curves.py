@@ -68,9 +68,8 @@ def run_curves(history: History) -> list[Curve]:
     groups: dict[str, list[str]] = {}
     for key in in_order(keys):
         # rouge1, rouge2 and rougeL share a chart; so do loss and eval_loss
-        family = re.match(r"[A-Z]*[a-z]*", plain_key(key))
-        alone = key in _SUPPORTING or "_" in plain_key(key)
-        groups.setdefault(key if alone or not family else family[0] or key, []).append(key)
+        family = re.match(r"rouge|bleu", plain_key(key), flags=re.IGNORECASE)
+        groups.setdefault(family[0].lower() if family else plain_key(key), []).append(key)
     curves = []
     for family_name, members in sorted(groups.items(), key=lambda item: _place(item[1])):
         members.sort(key=lambda key: (key.startswith("eval_"), key))

@@ -53,6 +53,8 @@ def write_report(
     shown, note = choose(run.predictions, main, limit)
     pictures = thumbnails(images, shown)
     earlier = earlier_thumbnails([page]) if images is None else {}
+    if images is not None and (lost := len(shown) - len(pictures)):
+        run.problems.append(f"{lost:,} of {len(shown):,} pictures could not be had for this page.")
     language = language_of(run.predictions)
     gallery = build_gallery(shown, note, keys, pictures, earlier)
     context = {

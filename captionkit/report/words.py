@@ -36,12 +36,13 @@ def align(caption: str, references: Sequence[str]) -> Aligned | None:
     if not references:
         return None
     own = caption.split()
+    plain = [_normal(word) for word in own]
     best: tuple[int, int, set[int], set[int]] | None = None
     for index, reference in enumerate(references):
         theirs = reference.split()
         if len(own) > _LONGEST or len(theirs) > _LONGEST:
             continue
-        edits, extra, missing = _edits([_normal(w) for w in own], [_normal(w) for w in theirs])
+        edits, extra, missing = _edits(plain, [_normal(word) for word in theirs])
         if best is None or edits < best[0]:
             best = (edits, index, extra, missing)
     if best is None:

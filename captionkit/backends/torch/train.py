@@ -43,6 +43,11 @@ def train(job: TrainingJob) -> Path:
     else:
         model = new_model(job.model, tokenizer, recipe.training.seed, recipe.trust_remote_code)
     freeze(model, recipe.training.freeze)
+    if options.gradient_checkpointing:
+        # renamed in transformers 5.2x
+        new_name = hasattr(model, "activation_checkpointing_enable")
+        name = "activation_checkpointing" if new_name else "gradient_checkpointing"
+        getattr(model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
     model.generation_config.update(
         max_length=None,
         max_new_tokens=recipe.decoding.max_new_tokens,
@@ -94,8 +99,6 @@ def training_arguments(job: TrainingJob, device: torch.device, precision: str) -
         fp16=precision == "fp16",
         use_cpu=device.type == "cpu",
         seed=training.seed,
-        gradient_checkpointing=options.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         torch_compile=options.torch_compile,
         dataloader_num_workers=_workers(options, device),
         dataloader_persistent_workers=_workers(options, device) > 0,

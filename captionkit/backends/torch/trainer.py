@@ -211,6 +211,8 @@ class _Timetable(TrainerCallback):
         )
         if job.evaluator is not None and not job.resume_from and state.is_world_process_zero:
             job.evaluator.preview(trainer.captioner)
+        if job.resume_from and trainer.plan.evaluation_missed(state.global_step, job.history):
+            trainer.evaluate()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # before the scheduler moves on: the rate that this update used
