@@ -130,11 +130,12 @@ def _guess(config: DataConfig) -> str:
 def _train_and_validation(
     config: DataConfig, seed: int, source: Source
 ) -> tuple[CaptionDataset, CaptionDataset | None]:
-    train = source(config, config.split)
+    # who trains on the validation split cannot validate on it as well
+    on_validation = config.split in _VALIDATION
+    train = source(config, "validation" if on_validation else config.split)
     if train is None:
         raise DataError(f"The dataset {config.dataset!r} has no split {config.split!r}.")
-    # who trains on the validation split cannot validate on it as well
-    validation = None if config.split in _VALIDATION else source(config, "validation")
+    validation = None if on_validation else source(config, "validation")
     if validation is None and config.test_size:
         return train.split(config.test_size, seed)
     return train, validation

@@ -86,26 +86,38 @@ def _check_unicode(text: str, what: str, name: str) -> None:
 def undecoded(images: datasets.Dataset, name: str) -> datasets.Dataset:
     """One column of images as they are stored: {bytes, path}, paths, or bytes."""
     import datasets
-    import pyarrow.compute as pc
 
     ((column, feature),) = images.features.items()
     if isinstance(feature, datasets.Image):
-        return images.cast_column(column, datasets.Image(decode=False))
-    kind = getattr(feature, "dtype", "")
-    # Parquet that was not written by `datasets` has the struct without the feature
-    stored = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    if stored or kind in ("binary", "large_binary"):
-        return images
-    if kind not in ("string", "large_string"):
+        images = images.cast_column(column, datasets.Image(decode=False))
+    elif not _holds_images(feature):
         raise DataError(
             f"{name}: the column {column!r} should hold images, paths or bytes, found {feature}. "
             "Choose another one with image_column."
         )
-    paths = images.with_format("arrow")[:][column]
-    for path in paths.filter(pc.starts_with(paths, "http", ignore_case=True))[:1].to_pylist():
-        if is_url(path):
-            raise DataError(f"{name}: the column {column!r} holds URLs ({path}); {NO_URLS}")
+    if urls := _urls(images.data.column(column)):
+        raise DataError(f"{name}: the column {column!r} holds URLs ({urls[0]}); {NO_URLS}")
     return images
+
+
+def _holds_images(feature: Any) -> bool:
+    if isinstance(feature, dict):  # as in Parquet files that `datasets` did not write
+        return set(feature) == {"bytes", "path"}
+    kind = getattr(feature, "dtype", "")
+    return kind in ("string", "large_string", "binary", "large_binary")
+
+
+def _urls(images: pa.ChunkedArray) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_struct(images.type):
+        without_bytes = pc.is_null(pc.struct_field(images, "bytes"))
+        images = pc.struct_field(images, "path").filter(without_bytes)
+    if not (pa.types.is_string(images.type) or pa.types.is_large_string(images.type)):
+        return []
+    likely = images.filter(pc.starts_with(images, "http", ignore_case=True))
+    return [url for url in likely[:1].to_pylist() if is_url(url)]
 
 
 def caption_lists(column: pa.ChunkedArray, name: str) -> pa.ListArray:

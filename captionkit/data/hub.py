@@ -61,9 +61,11 @@ def _explained(error: Exception, dataset_id: str, dataset_config: str | None) ->
             "`hf auth login`."
         )
     if kinds & _NETWORK_ERRORS:
-        why = "HF_HUB_OFFLINE is set" if "OfflineModeIsEnabled" in reason else "no connection"
+        offline = "OfflineModeIsEnabled" in reason
+        why = "HF_HUB_OFFLINE is set, unset it" if offline else "check the connection"
         return HubError(
-            f"The dataset {dataset_id} could not be fetched: the Hub cannot be reached ({why})."
+            f"The dataset {dataset_id} could not be fetched: the Hub cannot be reached ({why}), "
+            "and there is no copy of it in the cache."
         )
     if "scripts are no longer supported" in reason:
         return HubError(

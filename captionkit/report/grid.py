@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -65,6 +66,8 @@ def write_grid(
             figure.savefig(draft, format="png", dpi=150)
         os.replace(draft, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise OutputError(f"Cannot write {path}: {error.strerror}.") from None
     return path
 

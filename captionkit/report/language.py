@@ -93,16 +93,16 @@ def language_of(predictions: Sequence[Prediction]) -> Language | None:
 
 
 def _collapse(captions: Counter[str], predictions: Sequence[Prediction]) -> str:
-    """A sentence where nearly all images get the same few captions, else nothing."""
+    """A sentence where many images get the same few captions, more so than in the references."""
     images = len(predictions)
-    expected = {" ".join(words(p.references[0])) for p in predictions if p.references}
-    # with few distinct references, few distinct captions are right
-    if images < _FEWEST_TO_JUDGE or 0 < len(expected) <= 2 * len(captions):
+    if images < _FEWEST_TO_JUDGE:
         return ""
-    caption, times = captions.most_common(1)[0]
-    if times >= 0.5 * images:
+    expected = Counter(" ".join(words(p.references[0])) for p in predictions if p.references)
+    (caption, times), *_ = captions.most_common(1)
+    usual = max(expected.values(), default=0)
+    if times >= 0.5 * images and times > 1.5 * usual:
         found = f"{times:,} of {images:,} images get the same caption, “{caption or '(empty)'}”."
-    elif len(captions) <= 0.1 * images:
+    elif len(captions) <= 0.1 * images and (not expected or len(expected) > 2 * len(captions)):
         found = f"{images:,} images share only {len(captions):,} distinct captions."
     else:
         return ""

@@ -86,12 +86,12 @@ ERRORS = {
     "offline": (
         ConnectionError("Couldn't reach 'a/b' on the Hub (OfflineModeIsEnabled)"),
         HubError,
-        r"cannot be reached \(HF_HUB_OFFLINE is set\)",
+        r"cannot be reached \(HF_HUB_OFFLINE is set",
     ),
     "no network": (
         caused(ConnectionError("Couldn't reach 'a/b'"), ConnectError("no route")),
         HubError,
-        r"cannot be reached \(no connection\)",
+        r"cannot be reached \(check the connection\)",
     ),
     "slow": (TimeoutException("timed out"), HubError, "cannot be reached"),
     "gone": (

@@ -58,7 +58,7 @@ def test_an_own_validation_split_is_used_whole(folder):
     with pytest.raises(DataError, match="no split 'test'"):
         load_dataset(data_dir=str(folder), split="test")
     # and is no longer one if it is what is trained on
-    config = DataConfig(data_dir=str(folder), split="validation", test_size=0.3)
+    config = DataConfig(data_dir=str(folder), split="val", test_size=0.3)
     train, validation = load_splits(config, seed=1)
     assert sorted(train.image_ids + validation.image_ids) == ["0.png", "1.png", "2.png"]
     assert len(validation) == 1

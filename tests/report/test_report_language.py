@@ -48,8 +48,8 @@ DIFFERENT = [(f"scene {i}",) for i in range(40)]
     ("captions", "references", "warns"),
     [
         (["a photo"] * 40, DIFFERENT, True),
-        (["a photo"] * 21 + [f"scene {i}" for i in range(19)], DIFFERENT, False),
-        (["a photo"] * 31 + [f"scene {i}" for i in range(9)], DIFFERENT, True),
+        (["a photo"] * 21 + [f"scene {i}" for i in range(19)], DIFFERENT, True),
+        (["a photo"] * 15 + [f"scene {i}" for i in range(25)], DIFFERENT, False),
         (["one", "two", "three", "four"] * 10, DIFFERENT, True),
         (["a photo"] * 40, [()] * 40, True),
         (["cat", "dog"] * 20, [("cat",), ("dog",)] * 20, False),  # a label is all there is to say

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import json
 import math
 import re
@@ -21,7 +22,7 @@ HOSTILE = [
     '"><img src=x onerror=pwned()>',
     "' onmouseover='pwned()' x='",
     "<!-- -->]]> &amp; &lt;b&gt; {{ 7*7 }} {% raw %}",
-    "=HYPERLINK(\"http://example.com\") 🐱 naïve café العربية",
+    '=HYPERLINK("http://example.com") 🐱 naïve café العربية',
     "line\nbreak\ttab",
 ]
 
@@ -101,7 +102,7 @@ def test_is_accessible_in_structure(write_run, pictures, page):
     levels = [int(e.tag[1]) for e in document.all() if re.fullmatch("h[1-6]", e.tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
     labelled = {label.attributes.get("for") for label in document.all("label")}
     for control in [*document.all("input"), *document.all("select")]:
         name = control.attributes.get("id")
@@ -129,7 +130,9 @@ def test_loads_nothing_and_allows_only_its_own_code(write_run, pictures, page):
     assert "unsafe" not in policy
 
     def digest(element):
-        return f"'sha256-{base64.b64encode(hashlib.sha256(element.text.encode()).digest()).decode()}'"
+        return (
+            f"'sha256-{base64.b64encode(hashlib.sha256(element.text.encode()).digest()).decode()}'"
+        )
 
     assert directives["style-src"] == digest(document.one("style"))
     code = [s for s in document.all("script") if s.attributes.get("type") != "application/json"]
@@ -218,7 +221,13 @@ def test_damaged_files_are_named(write_run, page):
 
 def test_odd_values_are_dashes_not_errors(write_run, page):
     rows = [
-        {"image_id": 7, "prediction": None, "score": math.nan, "references": "one", "metrics": None},
+        {
+            "image_id": 7,
+            "prediction": None,
+            "score": math.nan,
+            "references": "one",
+            "metrics": None,
+        },
         {"prediction": "a cat", "score": None, "references": None, "metrics": {"wer": math.nan}},
         {"image_id": "z", "prediction": "a", "score": -math.inf, "metrics": {"wer": 3, "x": "y"}},
         {"image_id": "huge", "prediction": "a", "score": 2, "metrics": {"wer": 10**400}},

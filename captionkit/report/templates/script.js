@@ -96,8 +96,15 @@ function setUpGallery() {
 
   function contains(card, query) {
     if (!query) return true;
-    card.text ??= `${card.id} ${find(".words", card.element).textContent}`.toLowerCase();
+    card.text ??= searchText(card);
     return query.split(/\s+/).every((word) => card.text.includes(word));
+  }
+
+  function searchText({ id, element }) {
+    // what is said of the image, without our own labels and figures
+    const said = findAll(".caption, .reference, .before, .words li", element);
+    const nodes = said.flatMap((e) => [...e.childNodes]).filter((n) => n.className !== "tag");
+    return [id, ...nodes.map((node) => node.textContent)].join(" ").toLowerCase();
   }
 
   function show() {

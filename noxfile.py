@@ -1,0 +1,114 @@
+"""Everything that is run on captionkit, each in an environment of its own.
+
+`nox -s demo` shows what it does, `nox -s tests` says whether it works.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "virtualenv"
+
+SHARED = Path(__file__).parent.parent / "shared" / "data"
+
+
+def install(session: nox.Session, *extras: str) -> None:
+    """Install captionkit with extras, in the versions it was tested with."""
+    wanted = f".[{','.join(extras)}]" if extras else "."
+    session.install("-c", "constraints.txt", "-e", wanted)
+
+
+def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
+    """Run tests, without the network."""
+    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    session.run("pytest", *arguments, *session.posargs, env={**quiet, **env})
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Fine-tune a small GIT on drawn critters and write a report, in a few minutes on a CPU."""
+    install(session, "torch")
+    session.run("captionkit", "finetune", "--recipe", "quickstart", *session.posargs)
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """Lint, then the tests of core and of each backend."""
+    for name in ("lint", "tests-core", "tests-torch", "tests-flax"):
+        session.notify(name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, import rules and types."""
+    install(session, "lint")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")
+
+
+@nox.session(name="tests-core")
+def tests_core(session: nox.Session) -> None:
+    """All that knows no framework, with none installed."""
+    install(session, "test")
+    assert_absent(session, "torch", "jax")
+    pytest(session, "tests", "--ignore", "tests/torch", "--ignore", "tests/flax")
+
+
+@nox.session(name="tests-torch")
+def tests_torch(session: nox.Session) -> None:
+    """The torch backend, where there is no jax."""
+    install(session, "torch", "test")
+    assert_absent(session, "jax", "flax")
+    pytest(session, "tests/torch", "tests/test_import.py")
+
+
+@nox.session(name="tests-flax")
+def tests_flax(session: nox.Session) -> None:
+    """Core beside jax and flax, where there is no torch."""
+    install(session, "flax", "test")
+    assert_absent(session, "torch")
+    pytest(session, "tests/test_import.py", "tests/test_registry.py", "tests/test_evaluation.py")
+
+
+@nox.session
+def acceptance(session: nox.Session) -> None:
+    """Real photos, captions, vocabularies and scores; fails where they are missing."""
+    if not SHARED.is_dir():
+        session.error(f"the real data are not at {SHARED}")
+    install(session, "torch", "test")
+    pytest(session, "-m", "acceptance", "tests", CAPTIONKIT_REQUIRE_DATA="1")
+
+
+@nox.session(name="tests-oldest")
+def tests_oldest(session: nox.Session) -> None:
+    """The torch backend with the oldest transformers that pyproject admits."""
+    session.install("-c", "constraints.txt", "torch", "numpy")
+    session.install("-c", "constraints-oldest.txt", "-e", ".[torch,test]")
+    pytest(session, "tests/torch")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, as HTML; warnings are errors."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """All benchmarks, each against its peer in one run; or those that are named."""
+    install(session, "torch", "bench")
+    names = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("bench_*.py"))
+    for name in names:
+        session.run("python", f"benchmarks/{name}.py")
+
+
+def assert_absent(session: nox.Session, *modules: str) -> None:
+    """Fail where an environment holds what it should do without."""
+    code = f"import importlib.util as u; assert not any(map(u.find_spec, {modules!r})), {modules!r}"
+    session.run("python", "-c", code, silent=True)
