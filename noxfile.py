@@ -56,7 +56,7 @@ def tests_core(session: nox.Session) -> None:
     """All that knows no framework, with none installed."""
     install(session, "test")
     assert_absent(session, "torch", "jax")
-    pytest(session, "tests", "--ignore", "tests/torch", "--ignore", "tests/flax")
+    pytest(session, "tests", "--ignore", "tests/backends/torch", "--ignore", "tests/backends/flax")
 
 
 @nox.session(name="tests-torch")
@@ -64,7 +64,7 @@ def tests_torch(session: nox.Session) -> None:
     """The torch backend, where there is no jax."""
     install(session, "torch", "test")
     assert_absent(session, "jax", "flax")
-    pytest(session, "tests/torch", "tests/test_import.py")
+    pytest(session, "tests/backends/torch", "tests/test_import.py")
 
 
 @nox.session(name="tests-flax")
@@ -89,7 +89,7 @@ def tests_oldest(session: nox.Session) -> None:
     """The torch backend with the oldest transformers that pyproject admits."""
     session.install("-c", "constraints.txt", "torch", "numpy")
     session.install("-c", "constraints-oldest.txt", "-e", ".[torch,test]")
-    pytest(session, "tests/torch")
+    pytest(session, "tests/backends/torch")
 
 
 @nox.session

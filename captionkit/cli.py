@@ -113,13 +113,15 @@ def caption(arguments: list[str]) -> None:
     given = _parse(_Caption, "caption", caption.__doc__, arguments)
     from captionkit.caption_files import caption_files, find_images
 
+    if not given.images:
+        raise ConfigError("Which images? Give files, folders or URLs.")
     paths = find_images(given.images)
     from captionkit.api import load
 
     captioner = load(given.model, given.backend, given.device, None, given.trust_remote_code)
     skipped = 0
     for path, outcome in caption_files(
-        captioner, paths, given.batch_size, given.on_bad_image, _changed(given.decoding)
+        captioner, paths, given.batch_size, given.on_bad_image, _given(arguments, given.decoding)
     ):
         if isinstance(outcome, CaptionkitError):
             skipped += 1
@@ -167,12 +169,12 @@ def evaluate(arguments: list[str]) -> None:
     from captionkit.api import load
 
     captioner = load(given.model, given.backend, given.device, None, given.trust_remote_code)
-    data = _changed(given.data)
-    name = data.pop("dataset", "")
+    data = {field.name: getattr(given.data, field.name) for field in dataclasses.fields(DataConfig)}
+    name = data.pop("dataset")
     folder = Path(given.output_dir or _evaluation_folder(given.model, name, given.data.split))
     result = run(
         captioner, name, metrics=given.metrics, batch_size=given.batch_size, output_dir=folder,
-        **data, **_changed(given.decoding),
+        **data, **_given(arguments, given.decoding),
     )  # fmt: skip
     print(f"images   {len(result.predictions)}")
     for key, value in result.metrics.items():
@@ -253,10 +255,14 @@ def _peek(arguments: list[str], name: str) -> str | None:
     return None
 
 
-def _changed(config: Any) -> dict[str, Any]:
-    defaults = type(config)()
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    return {name: value for name, value in values.items() if value != getattr(defaults, name)}
+def _given(arguments: list[str], config: Any) -> dict[str, Any]:
+    # what was said on the command line goes before the checkpoint's own, also where it is a default
+    flags = {
+        a.split("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a[:2] == "--"
+    }
+    said = flags | {flag.removeprefix("no_") for flag in flags}
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: value for name, value in values.items() if name in said}
 
 
 def _evaluation_folder(model: str, dataset: str, split: str) -> Path:

@@ -92,7 +92,7 @@ def prepare_model(
     a word-level tokenizer from the training captions, and an image processor of the config's
     image size.
     """
-    from captionkit.data.captions import build_word_tokenizer
+    from captionkit.data.captions import build_word_tokenizer, save_tokenizer
     from captionkit.data.preprocess import Preprocessor
 
     if source.is_dir() and has_weights(source):
@@ -105,10 +105,10 @@ def prepare_model(
     shutil.copyfile(config, folder / "config.json")
     own_files = source.is_dir()  # beside a lone config file other things may lie
     if own_files and any((home / name).is_file() for name in _TOKENIZER_FILES):
-        load_tokenizer(home, trust_remote_code).save_pretrained(folder)
+        save_tokenizer(load_tokenizer(home, trust_remote_code), folder)
     else:
         captions = (caption for i in range(len(train)) for caption in train.captions_of(i))
-        build_word_tokenizer(captions).save_pretrained(folder)
+        save_tokenizer(build_word_tokenizer(captions), folder)
     if own_files and any((home / name).is_file() for name in _PROCESSOR_FILES):
         Preprocessor.from_checkpoint(home).save(folder)
     else:

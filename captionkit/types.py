@@ -26,7 +26,7 @@ class Example:
     array. Nothing is decoded until `image` is asked for.
     """
 
-    source: ImageSource
+    source: ImageSource = field(repr=False)
     captions: tuple[str, ...]
     image_id: str
 
@@ -34,8 +34,12 @@ class Example:
     def image(self) -> PIL.Image.Image:
         """The upright RGB image; decoded anew on each access. Raises `ImageError`."""
         from captionkit.data.images import open_image
+        from captionkit.errors import ImageError
 
-        return open_image(self.source)
+        try:
+            return open_image(self.source)
+        except ImageError as error:
+            raise ImageError(f"Image {self.image_id!r}: {error}") from None
 
 
 @dataclass(frozen=True)

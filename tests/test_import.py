@@ -8,11 +8,8 @@ import sys
 
 import pytest
 
-HEAVY = (
-    "numpy torch jax jaxlib flax optax transformers datasets evaluate tokenizers PIL tyro "
-    "matplotlib pyarrow pandas huggingface_hub"
-).split()
-FRAMEWORKS = "torch jax jaxlib flax optax transformers datasets evaluate".split()
+FRAMEWORKS = ("torch", "jax", "jaxlib", "flax", "optax", "transformers", "datasets", "evaluate")
+HEAVY = (*FRAMEWORKS, "numpy", "tokenizers", "PIL", "tyro", "matplotlib", "pyarrow", "pandas")
 
 
 def modules_after(code: str) -> set[str]:

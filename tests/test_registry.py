@@ -188,5 +188,7 @@ def test_directions_of_metrics_are_known_before_a_run():
     assert registry.check_metrics(("wer", "rouge")) is False
     assert registry.check_metrics(("wer", "rouge"), "rougeL") is True
     assert registry.check_metrics(("wer", "rouge"), "wer") is False
-    with pytest.raises(ConfigError, match=r"best_metric='rouge9'; did you mean|best_metric='rouge9'"):
+    with pytest.raises(
+        ConfigError, match=r"best_metric='rouge9'; did you mean|best_metric='rouge9'"
+    ):
         registry.check_metrics(("wer", "rouge"), "rouge9")

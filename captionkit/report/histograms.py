@@ -110,7 +110,7 @@ def _edges(key: str, values: Sequence[float], whole: bool) -> tuple[list[float],
         low, high = 0.0, max(high, 1.0 if high > 0.3 else high)
     ordered = sorted(values)
     most = ordered[math.ceil(0.98 * len(ordered)) - 1]
-    is_open = len(values) >= 20 and 0 < 2 * most < high
+    is_open = len(values) >= 20 and 0 < 2 * most < ordered[-1]
     if is_open:
         high = most
     if not high > low:

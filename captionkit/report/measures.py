@@ -74,7 +74,7 @@ def meaning(key: str) -> str:
     """A few words of explanation, or nothing."""
     key = plain_key(key)
     if match := re.fullmatch(r"bleu_?(\d)", key, flags=re.IGNORECASE):
-        return f"precision of runs of up to {match[1]} words"
+        return "shared runs of up to " + (f"{match[1]} words" if match[1] != "1" else "one word")
     return _MEANINGS.get(key, "")
 
 
@@ -147,12 +147,13 @@ def main_measure(keys: Iterable[str], wanted: object = None) -> str | None:
     ordered = in_order(keys)
     if isinstance(wanted, str) and plain_key(wanted) in ordered:
         return plain_key(wanted)
-    return ordered[0] if ordered else None
+    return next(iter(leading(ordered)), None)
 
 
-def _rank(key: str) -> int:
-    family = plain_key(key).lower()
-    return next((i for i, name in enumerate(ORDER) if family.startswith(name)), len(ORDER))
+def _rank(key: str) -> tuple[int, str]:
+    plain = plain_key(key)
+    place = next((i for i, name in enumerate(ORDER) if plain.lower().startswith(name)), None)
+    return (len(ORDER), "") if place is None else (place, plain)
 
 
 def _minus(text: str) -> str:

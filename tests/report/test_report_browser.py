@@ -145,6 +145,7 @@ def test_everything_can_be_reached_with_the_keyboard(browser, write_run):
 
 
 def test_charts_are_read_with_arrow_keys_and_pointer(browser, write_run):
+    from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
@@ -160,6 +161,11 @@ def test_charts_are_read_with_arrow_keys_and_pointer(browser, write_run):
     plot.send_keys(Keys.ARROW_RIGHT)
     assert "0.300" in readout.text
     browser.run("document.activeElement.blur()")
+    assert readout.text == at_rest
+    ActionChains(browser.driver).move_to_element(plot).perform()
+    steps = range(5, 65, 5)
+    assert any(f"at step {step}" in readout.text.replace("\n", " ") for step in steps[3:8])
+    ActionChains(browser.driver).move_to_element(readout).perform()
     assert readout.text == at_rest
 
 

@@ -169,6 +169,11 @@ def test_an_outlier_does_not_squash_the_rest():
     assert chart.x.ticks[-1][1].startswith("≥")
 
 
+def test_no_bin_is_open_without_an_outlier():
+    chart = histogram("bleu4", [i / 60 for i in range(30)])
+    assert chart.bars[-1].high == 1.0
+
+
 def test_two_sets_are_compared_as_shares():
     chart = histogram("wer", [0.0] * 10, [0.0, 1.0], names=("A", "B"))
     assert chart.bars[0].text.endswith("10 (100 %)")

@@ -73,10 +73,11 @@ def test_directions():
 
 def test_order_and_choice():
     keys = ["loss", "rougeLsum", "rougeL", "rouge1", "mine", "wer", "wer"]
-    assert in_order(keys) == ["wer", "rougeLsum", "rougeL", "rouge1", "loss", "mine"]
+    assert in_order(keys) == ["wer", "rouge1", "rougeL", "rougeLsum", "loss", "mine"]
     assert leading(keys) == ["wer", "rougeL"]
     assert leading(["mine", "yours"]) == ["mine", "yours"]
     assert main_measure(keys) == "wer"
     assert main_measure(keys, "eval_rougeL") == "rougeL"
     assert main_measure(keys, "absent") == "wer"
+    assert main_measure(["rouge1", "rougeL"]) == "rougeL"
     assert main_measure([]) is None

@@ -17,6 +17,7 @@ from captionkit.backends.torch.batches import pad_captions
 from captionkit.backends.torch.device import DTYPES, choose_device
 from captionkit.backends.torch.families import family_of
 from captionkit.backends.torch.loss import IGNORED, caption_loss
+from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.weights import load_model
 from captionkit.data.captions import encode_captions
 from captionkit.data.images import open_image
@@ -56,7 +57,8 @@ def load_captioner(
     chosen = choose_device(device)
     if dtype == "fp16" and chosen.type == "cpu":
         raise ConfigError("dtype='fp16' needs a GPU. Use 'fp32' or 'bf16' on a CPU.")
-    model = load_model(checkpoint, trust_remote_code).to(chosen, DTYPES[dtype or "fp32"])
+    with quiet_transformers():
+        model = load_model(checkpoint, trust_remote_code).to(chosen, DTYPES[dtype or "fp32"])
     preprocess = Preprocessor.from_checkpoint(checkpoint)
     return TorchCaptioner(model, load_tokenizer(checkpoint, trust_remote_code), preprocess)
 
@@ -146,7 +148,6 @@ class TorchCaptioner:
                 self._pixel_values(encoded.pixels),
                 generation_config=self._generation_config(settings),
                 logits_processor=LogitsProcessorList([recorder] if recorder else []),
-                return_dict_in_generate=True,
             )
         ids = output.sequences.cpu()
         generated = generated_mask(ids, self._end_ids())
@@ -208,10 +209,13 @@ class TorchCaptioner:
         own = self.model.generation_config
         chosen: dict[str, Any] = {
             # past its last text position the model has no embedding
-            "max_new_tokens": min(settings.max_new_tokens, self.family.text_limit(self.model.config)),
+            "max_new_tokens": min(
+                settings.max_new_tokens, self.family.text_limit(self.model.config)
+            ),
             "num_beams": settings.num_beams,
             "do_sample": settings.do_sample,
             "num_return_sequences": settings.num_return_sequences,
+            "return_dict_in_generate": True,
         }
         if settings.num_beams > 1:
             chosen |= {

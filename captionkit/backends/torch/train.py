@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.utils import logging as transformers_logging
 
 from captionkit.backends.torch.batches import Collate, EpochOrder, TrainingExamples
 from captionkit.backends.torch.device import DTYPES, choose_device, choose_precision
 from captionkit.backends.torch.families import family_of
 from captionkit.backends.torch.options import TorchOptions
+from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.trainer import CaptionTrainer
 from captionkit.backends.torch.weights import load_model, new_model
 from captionkit.data.captions import encode_captions
@@ -30,7 +30,11 @@ _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with
 
 def train(job: TrainingJob) -> Path:
     """Train as the job says; writes checkpoints and, at the end, the model to `job.output_dir`."""
-    transformers_logging.disable_progress_bar()  # core shows one bar
+    with quiet_transformers():
+        return _train(job)
+
+
+def _train(job: TrainingJob) -> Path:
     recipe, options = job.recipe, job.options
     device = choose_device(options.device)
     precision = choose_precision(recipe.training.precision, device)

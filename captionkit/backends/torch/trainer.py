@@ -21,6 +21,7 @@ from captionkit import checkpoints
 from captionkit.backends.torch.batches import EpochOrder
 from captionkit.backends.torch.captioner import TorchCaptioner, normalised
 from captionkit.backends.torch.loss import IGNORED, caption_loss
+from captionkit.data.captions import save_tokenizer
 from captionkit.data.preprocess import Preprocessor
 from captionkit.errors import DivergedError
 from captionkit.plan import Plan
@@ -164,10 +165,11 @@ class CaptionTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # the Trainer would add training_args.bin, a pickle
+        folder = Path(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        model.save_pretrained(output_dir, state_dict=state_dict)
-        self.processing_class.save_pretrained(output_dir)
-        self.preprocess.save(Path(output_dir or self.args.output_dir))
+        model.save_pretrained(folder, state_dict=state_dict)
+        save_tokenizer(self.processing_class, folder)
+        self.preprocess.save(folder)
 
     def restore(self, checkpoint: Path) -> None:
         """Take up the running mean of the loss where a checkpoint left it."""

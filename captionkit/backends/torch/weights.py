@@ -77,7 +77,7 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> None:
         raise CheckpointError(
             f"The weights in {folder} do not fit its config.\n"
             f"  missing from the file: {_some(missing)}\n"
-            f"  in the file, unknown to the model: {_some(sorted(info.get('unexpected_keys', ())))}\n"
+            f"  unknown to the model: {_some(sorted(info.get('unexpected_keys', ())))}\n"
             f"  of another shape: {_some(mismatched)}\n"
             "Check that config.json belongs to these weights."
         )

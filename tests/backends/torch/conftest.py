@@ -33,7 +33,10 @@ def pairs():
         pixels = np.zeros((40, 48, 3), np.uint8)
         pixels[:20], pixels[20:] = COLOURS[top], COLOURS[bottom]
         result.append(
-            (Image.fromarray(pixels), [f"{top} above {bottom}.", f"{bottom} below {top}, a picture"])
+            (
+                Image.fromarray(pixels),
+                [f"{top} above {bottom}.", f"{bottom} below {top}, a picture"],
+            )
         )
     return result
 

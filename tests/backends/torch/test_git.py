@@ -164,7 +164,7 @@ def test_every_form_of_an_image_is_taken(captioner, images, tmp_path):
 
 
 def test_wrong_input_to_caption_is_explained(captioner, tmp_path):
-    with pytest.raises(ImageError, match="nowhere.jpg"):
+    with pytest.raises(ImageError, match=r"nowhere\.jpg"):
         captioner.caption(tmp_path / "nowhere.jpg")
     with pytest.raises(ImageError, match="Cannot caption 'int'"):
         captioner.caption(3)
