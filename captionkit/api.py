@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captionkit import checkpoints, models, registry
+from captionkit import checkpoints, hub, models, registry
 from captionkit.data import load_dataset, load_splits
 from captionkit.errors import ConfigError, TrainingInterrupted
 from captionkit.evaluation import Evaluation, Evaluator, evaluate_captioner
 from captionkit.interrupt import stop_requested_by_signal
 from captionkit.metrics import score
 from captionkit.recipe import Decoding, Recipe, field_names
-from captionkit.run_folder import RunFolder
+from captionkit.run_folder import RunFolder, write_evaluation_report
 from captionkit.settings import unknown_setting
 from captionkit.tracking import Tracking, read_history
 from captionkit.types import Caption, Captioner, TrainingJob
@@ -91,6 +92,8 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
     backend.check(plan, options)
     train, validation = load_splits(plan.data, plan.training.seed, in_memory)
     higher_is_better = registry.check_metrics(plan.training.metrics, plan.training.best_metric)
+    if plan.push_to_hub:
+        hub.check_login(plan)
 
     plan = plan.replace(backend=backend.name)
     with (
@@ -121,9 +124,7 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
             )
         report = run.finish(plan, tracking, train, validation)
     if plan.push_to_hub:
-        from captionkit.hub import push
-
-        push(run.root, plan)
+        hub.push(run.root, plan)
     return FinetuneResult(
         run.root, run.metrics(), read_history(run.history), tracking.skipped, report
     )
@@ -177,14 +178,14 @@ def evaluate(
     examples = load_dataset(dataset, **{"split": "validation", **data})
     model = load(captioner) if isinstance(captioner, (str, Path)) else captioner
     defaults = getattr(model, "defaults", {})
+    started = time.perf_counter()
     result = evaluate_captioner(
         model, examples, metrics, Decoding(**{**defaults, **decoding}), batch_size,
         data.get("on_bad_image", "stop"),
     )  # fmt: skip
     if output_dir is not None:
-        from captionkit.run_folder import write_evaluation_report
-
-        write_evaluation_report(Path(output_dir), result, examples)
+        facts = {**getattr(model, "facts", {}), "seconds": time.perf_counter() - started}
+        write_evaluation_report(Path(output_dir), result, examples, facts)
     return result
 
 

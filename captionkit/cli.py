@@ -78,13 +78,12 @@ def finetune(arguments: list[str]) -> None:
     from captionkit.api import finetune as run
 
     result = run(recipe)
-    print(f"\nmodel    {result.output_dir}")
-    for name, value in result.metrics.items():
-        print(f"{name:<8} {value:.4g}")
+    print(f"\nmodel      {result.output_dir}")
+    _print_metrics(result.metrics)
     if result.skipped:
         log = result.output_dir / "captionkit" / "skipped.jsonl"
-        print(f"skipped  {len(result.skipped)} images that cannot be read: {log}")
-    print(f"report   {result.report}   (open it in a browser)")
+        print(f"skipped    {len(result.skipped)} images that cannot be read: {log}")
+    print(f"report     {result.report}   (open it in a browser)")
 
 
 @dataclasses.dataclass
@@ -176,12 +175,33 @@ def evaluate(arguments: list[str]) -> None:
         captioner, name, metrics=given.metrics, batch_size=given.batch_size, output_dir=folder,
         **data, **_given(arguments, given.decoding),
     )  # fmt: skip
-    print(f"images   {len(result.predictions)}")
-    for key, value in result.metrics.items():
-        print(f"{key:<8} {value:.4g}")
+    print(f"images     {len(result.predictions)}")
+    _print_metrics(result.metrics)
     if result.skipped:
-        print(f"skipped  {len(result.skipped)} images that cannot be read")
-    print(f"report   {folder / 'report.html'}   (open it in a browser)")
+        print(f"skipped    {len(result.skipped)} images that cannot be read")
+    print(f"report     {folder / 'report.html'}   (open it in a browser)")
+
+
+@dataclasses.dataclass
+class _Report:
+    runs: Annotated[list[str], tyro.conf.Positional]
+    """One run's folder, or two to compare."""
+    output: str | None = None
+    """Where the page of a comparison goes; default: comparison.html in the second run."""
+
+
+def report(arguments: list[str]) -> None:
+    """Write the report of a run anew, or compare two runs."""
+    given = _parse(_Report, "report", report.__doc__, arguments)
+    from captionkit.report import compare_runs, write_report
+
+    folders = [_run_folder(Path(run)) for run in given.runs]
+    if len(folders) == 1:
+        print(write_report(folders[0], None, folders[0].resolve().parent.name))
+    elif len(folders) == 2:
+        print(compare_runs(folders, None, Path(given.output) if given.output else None))
+    else:
+        raise ConfigError(f"Give one run, or two to compare; found {len(folders)}.")
 
 
 def backends(arguments: list[str]) -> None:
@@ -221,7 +241,8 @@ def recipes(arguments: list[str]) -> None:
 
 
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    f.__name__: f for f in (finetune, caption, evaluate, backends, datasets, metrics, recipes)
+    f.__name__: f
+    for f in (finetune, caption, evaluate, report, backends, datasets, metrics, recipes)
 }
 _RECIPE_HELP = f"A recipe to start from: {', '.join(shipped_recipes())}, or a YAML or JSON file."
 
@@ -263,6 +284,19 @@ def _given(arguments: list[str], config: Any) -> dict[str, Any]:
     said = flags | {flag.removeprefix("no_") for flag in flags}
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {name: value for name, value in values.items() if name in said}
+
+
+def _print_metrics(metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        print(f"{name:<10} {value:.4g}")
+
+
+def _run_folder(path: Path) -> Path:
+    inside = path / "captionkit"
+    folder = inside if inside.is_dir() else path
+    if not (folder / "run.json").is_file():
+        raise ConfigError(f"{path} is not the folder of a run or an evaluation: no run.json in it.")
+    return folder
 
 
 def _evaluation_folder(model: str, dataset: str, split: str) -> Path:

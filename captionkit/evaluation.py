@@ -175,13 +175,16 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     for prediction in evaluation.predictions:
         prediction.before = before.get(prediction.image_id)
         row = dataclasses.asdict(prediction)
-        rows.append(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False))
+        text = json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False)
+        # a lone surrogate, which UTF-8 cannot hold, becomes its JSON escape
+        rows.append(text.encode("utf-8", "backslashreplace").decode("utf-8"))
     write_atomically(folder / "predictions.jsonl", "\n".join(rows) + "\n")
     write_atomically(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
 
 
 def read_predictions(folder: Path) -> list[Prediction]:
     """The predictions that a run kept."""
-    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    # split at line feeds only: captions may hold other separators
+    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
     return [Prediction(**{**row, "references": tuple(row["references"])}) for row in rows]

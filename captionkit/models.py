@@ -122,6 +122,12 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a checkpoint folder, with a padding token. Raises CheckpointError."""
     from transformers import AutoTokenizer
 
+    # without its files transformers would make an empty one from the model type
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{folder} has no tokenizer that can be loaded (none of {', '.join(_TOKENIZER_FILES)}). "
+            "Save it there with tokenizer.save_pretrained(...)."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code

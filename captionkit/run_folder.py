@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from captionkit.checkpoints import all_checkpoints, write_atomically
 from captionkit.errors import OutputError
 from captionkit.evaluation import Evaluation, read_predictions, write_evaluation
+from captionkit.hub import model_card
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -112,14 +113,26 @@ class RunFolder:
             "skipped": len(tracking.skipped),
             **tracking.summary(),
         }
-        predictions = self.folder / "predictions.jsonl"
-        evaluated = read_predictions(self.folder) if predictions.exists() else []
-        result = Evaluation(self.metrics(), evaluated, [])
-        return _write_pages(self.folder, info, result, validation, title=self.root.name)
+        evaluated = validation is not None and (self.folder / "predictions.jsonl").exists()
+        predictions = read_predictions(self.folder) if evaluated else []
+        if evaluated:
+            self._write_model_card(recipe)
+        result = Evaluation(self.metrics(), predictions, [])
+        return _write_pages(self.folder, info, result, validation, title=self.root.resolve().name)
+
+    def _write_model_card(self, recipe: Recipe) -> None:
+        card = self.root / "README.md"
+        if not card.exists() or "captionkit" in card.read_text(encoding="utf-8", errors="replace"):
+            write_atomically(card, model_card(self.root, recipe))
 
 
-def write_evaluation_report(folder: Path, evaluation: Evaluation, dataset: CaptionDataset) -> Path:
-    """Write the predictions, metrics and report of an evaluation into a folder of its own."""
+def write_evaluation_report(
+    folder: Path, evaluation: Evaluation, dataset: CaptionDataset, facts: dict[str, Any]
+) -> Path:
+    """Write the predictions, metrics and report of an evaluation into a folder of its own.
+
+    facts: what run.json says besides: `seconds`, and `backend`, `device`, `versions`, ...
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_evaluation(folder, evaluation)
@@ -130,15 +143,11 @@ def write_evaluation_report(folder: Path, evaluation: Evaluation, dataset: Capti
         "dataset": dataset.name,
         "validation_images": len(dataset),
         "skipped": len(evaluation.skipped),
-        "started": now(),
-        "versions": {"captionkit": version("captionkit")},
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "images_per_second": round(len(evaluation.predictions) / max(facts["seconds"], 1e-9), 2),
+        **facts,
     }
     return _write_pages(folder, info, evaluation, dataset, title=folder.name)
-
-
-def now() -> str:
-    """The time in ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _write_pages(
@@ -155,6 +164,7 @@ def _write_pages(
     if warning := collapse_warning([row.prediction for row in predictions]):
         info["warnings"] = [warning]
         warnings.warn(warning, stacklevel=2)
+    info["versions"] = {"captionkit": version("captionkit"), **info.get("versions", {})}
     write_atomically(folder / "run.json", json.dumps(info, indent=2) + "\n")
     if dataset is None or not predictions:
         return write_report(folder, None, title)
@@ -167,7 +177,7 @@ def _write_pages(
         [picture(i) for i in shown],
         [predictions[i].prediction for i in shown],
         before if any(before) else None,
-        [predictions[i].references[0] for i in shown],
+        [next(iter(predictions[i].references), "") for i in shown],
     )
     return write_report(folder, picture, title)
 

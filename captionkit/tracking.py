@@ -125,7 +125,9 @@ class History:
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The rows of a history.jsonl; a last line that was cut off is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if not line:
+            continue
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -82,6 +82,15 @@ def test_a_bad_image_stops_or_is_skipped_and_listed(dataset, tmp_path):
         evaluate_captioner(Parrot(TEXTS), only_bad, ["wer"], on_bad_image="skip")
 
 
+def test_captions_with_odd_characters_survive_the_file(tmp_path):
+    texts = ["a \ud800 b", "line\u2028separator", "next\x85line", "snow\nman", 'a "quoted" \\ dog']
+    dataset = CaptionDataset.from_pairs([(grey(i), "x") for i in range(5)], "odd")
+    evaluator = Evaluator(dataset, ["wer"], Decoding(), 2, "stop", tmp_path)
+    evaluator(Parrot(texts))
+    evaluator.keep()
+    assert [p.prediction for p in read_predictions(tmp_path)] == texts
+
+
 def test_the_evaluator_keeps_what_it_is_told_to_keep(dataset, tmp_path):
     evaluator = Evaluator(dataset, ["wer"], Decoding(), 2, "stop", tmp_path)
     evaluator.preview(Parrot(["?"] * 5), count=2)

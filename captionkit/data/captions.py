@@ -75,6 +75,30 @@ def frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     return start, end
 
 
+def decoder_pairs(ids: Sequence[int], start_id: int | None) -> tuple[list[int], list[int]]:
+    """What a decoder reads, and the token that it is to give at each position.
+
+    ids: as `encode_captions` gives them; start_id: the token that decoding starts from. It is put
+    in front where the tokenizer does not (GPT-2); None: the ids begin with whatever it is.
+    """
+    whole = list(ids)
+    if whole and start_id is not None and whole[0] != start_id:
+        whole = [start_id, *whole]
+    return whole[:-1], whole[1:]
+
+
+def special_ids(tokenizer: Any) -> tuple[int, int, int]:
+    """Start, end and padding id of a decoder that is made for this tokenizer."""
+    start, end = frame(tokenizer)
+    padding = tokenizer.pad_token_id
+    begin = start[0] if start else tokenizer.bos_token_id
+    return (
+        end[-1] if begin is None else begin,
+        end[-1],
+        end[-1] if padding is None else padding,
+    )
+
+
 def build_word_tokenizer(captions: Iterable[str]) -> Any:
     """A `PreTrainedTokenizerFast` of the words in these captions: `[CLS] words [SEP]`.
 

@@ -9,8 +9,10 @@ from captionkit.metrics.ptb_rules import Rule, rules
 
 # What the COCO evaluation drops. It does so after lower-casing, hence brackets stay, as -lrb-.
 _PUNCTUATION = frozenset(
-    ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"]
-    + [".", "?", "!", ",", ":", "-", "--", "...", ";"]
+    [
+        *["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"],
+        *[".", "?", "!", ",", ":", "-", "--", "...", ";"],
+    ]
 )
 
 # Here every space ends a token and none looks past it.
@@ -19,8 +21,14 @@ _LINE_ENDS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\u2028\u2029", " "))
 _MAX_CACHE = 100_000
 
 
+@functools.lru_cache(1024)  # the metrics of one evaluation ask for the same texts in turn
 def ptb_tokenize(text: str) -> str:
-    """The tokens of a caption in lower case and without punctuation, joined by spaces."""
+    """The tokens of a caption in lower case and without punctuation, joined by spaces.
+
+    What the COCO evaluation makes of it (Stanford CoreNLP 3.4.1's `PTBTokenizer -preserveLines
+    -lowerCase`, then its own list of punctuation dropped) where the caption stands alone. Never
+    fails. `docs/metrics.md` says what becomes of quotes, hyphens, contractions, numbers, Unicode.
+    """
     text = text.translate(_LINE_ENDS)
     if _SIMPLE.fullmatch(text) is None:
         return _coco_form(_tokens(text))

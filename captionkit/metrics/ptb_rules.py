@@ -110,13 +110,13 @@ _COUNTRIES = (
 _DOTTED_COMPOUND = f"[A-Za-z0-9][A-Za-z0-9.,\u00ad]*(?:-(?:{_ACRONYM}\\.|[A-Za-z0-9\u00ad]+))+"
 _SLASHED = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}"
 _TAG_NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
+_TAG_VALUE = f"(?:'[^'\\r\\n]*'|\"[^\"\\r\\n]*\"|{_TAG_NAME})"
 _TAG = (
     rf"<(?:[!?][A-Za-z-][^>\r\n]*|/{_TAG_NAME}"
-    rf"|{_TAG_NAME}(?: +(?:{_TAG_NAME} *= *(?:'[^'\r\n]*'|\"[^\"\r\n]*\"|{_TAG_NAME})|{_TAG_NAME}))*"
-    r" */?) *>"
+    rf"|{_TAG_NAME}(?: +(?:{_TAG_NAME} *= *{_TAG_VALUE}|{_TAG_NAME}))* */?) *>"
 )
 _URL_TAIL = r"[^ \t\n\f\r\"<>|.!?(){},-]"
-_URL = rf"(?ai:https?)://[^ \t\n\f\r\"<>|()" + r"{}]+" + _URL_TAIL
+_URL = r"(?ai:https?)://[^ \t\n\f\r\"<>|(){}]+" + _URL_TAIL
 # the range from the comma to the underscore excludes capitals and digits, as in the original
 _HOST = (
     r"(?:(?ai:www)\.(?:[^ \t\n\f\r\"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}"

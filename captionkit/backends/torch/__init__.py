@@ -20,7 +20,7 @@ class TorchBackend:
     """PyTorch: Hugging Face Trainer, one small adapter a model family."""
 
     name: ClassVar[str] = "torch"
-    model_types: ClassVar[frozenset[str]] = frozenset({"git"})
+    model_types: ClassVar[frozenset[str]] = frozenset({"git", "vision-encoder-decoder"})
     options_type: ClassVar[type | None] = TorchOptions
 
     def missing(self) -> str | None:

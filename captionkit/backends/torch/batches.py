@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from captionkit.backends.torch.loss import IGNORED
+from captionkit.data.captions import decoder_pairs
 from captionkit.data.order import visits
 from captionkit.errors import ImageError
 
@@ -82,11 +83,14 @@ class Collate:
     `(batch, length)`, `labels` `(batch, length)` (the token that follows each input; IGNORED at
     padding), and `skipped`, a list of (image_id, reason). Scaling to float happens on the device,
     which moves a quarter of the bytes.
+
+    pad_token_id: for inputs; size: (height, width) of the images; start_id: see `decoder_pairs`.
     """
 
-    def __init__(self, pad_token_id: int, size: tuple[int, int]):
+    def __init__(self, pad_token_id: int, size: tuple[int, int], start_id: int | None = None):
         self.pad_token_id = pad_token_id
         self.size = size
+        self.start_id = start_id
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Called by the DataLoader with the examples of one pass."""
@@ -95,23 +99,29 @@ class Collate:
         if not kept:
             # a batch needs a row: one black image from which nothing is learned
             blank = numpy.zeros((*self.size, 3), numpy.uint8)
-            kept = [{"pixels": blank, "ids": [self.pad_token_id]}]
-        batch = pad_captions([example["ids"] for example in kept], self.pad_token_id)
+            kept = [{"pixels": blank, "ids": []}]
+        ids = [example["ids"] for example in kept]
+        batch = pad_captions(ids, self.pad_token_id, self.start_id)
         pixels = numpy.stack([example["pixels"] for example in kept])
         batch["pixel_values"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return {**batch, "skipped": skipped}
 
 
-def pad_captions(ids: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """`input_ids`, `attention_mask` and `labels`, `(batch, longest caption - 1)`."""
-    length = max(1, max(len(caption) for caption in ids) - 1)
-    inputs = torch.full((len(ids), length), pad_token_id)
+def pad_captions(
+    ids: Sequence[Sequence[int]], pad_token_id: int, start_id: int | None = None
+) -> dict[str, torch.Tensor]:
+    """`input_ids`, `attention_mask` and `labels`, `(batch, longest inputs)`.
+
+    start_id: the token that every caption starts from, where its ids do not begin with it.
+    """
+    pairs = [decoder_pairs(caption, start_id) for caption in ids]
+    length = max(1, max(len(inputs) for inputs, _ in pairs))
+    input_ids = torch.full((len(ids), length), pad_token_id)
     labels = torch.full((len(ids), length), IGNORED)
     mask = torch.zeros((len(ids), length), dtype=torch.long)
-    for row, caption in enumerate(ids):
-        caption = torch.as_tensor(caption)
-        inputs[row, : len(caption) - 1] = caption[:-1]
-        labels[row, : len(caption) - 1] = caption[1:]
-        mask[row, : len(caption) - 1] = 1
+    for row, (inputs, targets) in enumerate(pairs):
+        input_ids[row, : len(inputs)] = torch.as_tensor(inputs)
+        labels[row, : len(inputs)] = torch.as_tensor(targets)
+        mask[row, : len(inputs)] = 1
     mask[:, 0] = 1  # no row without a position to attend to
-    return {"input_ids": inputs, "attention_mask": mask, "labels": labels}
+    return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}

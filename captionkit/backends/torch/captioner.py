@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
+import transformers
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from captionkit.backends.torch.batches import pad_captions
@@ -35,12 +36,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Preprocessed images, `(batch, 3, height, width)` uint8, on the device."""
+    """Images made ready once, to be captioned and scored.
+
+    pixels: `(batch, 3, height, width)` uint8, on the device. hidden_states: what the model makes
+    of them before it sees any text, `(batch, ...)`; None where image and text go together.
+    """
 
     pixels: torch.Tensor
+    hidden_states: torch.Tensor | None
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> EncodedImages:
+        hidden = self.hidden_states
+        return EncodedImages(self.pixels[rows], None if hidden is None else hidden[rows])
 
 
 def load_captioner(
@@ -85,13 +95,23 @@ class TorchCaptioner:
         self.autocast = autocast
         self.defaults = _decoding_defaults(model.generation_config)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a report says of the captioner."""
+        return {
+            "backend": "torch",
+            "device": str(self.model.device),
+            "parameters": self.model.num_parameters(),
+            "versions": versions(),
+        }
+
     def encode(self, images: Sequence[ImageSource]) -> EncodedImages:
-        """Decode and preprocess images once. Raises `ImageError`."""
+        """Decode and preprocess images once, and run the image encoder. Raises `ImageError`."""
         pixels = numpy.stack(
             [self.preprocess(open_image(image, allow_urls=True)) for image in images]
         )
         device = next(self.model.parameters()).device
-        return EncodedImages(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device))
+        return self._encode(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device))
 
     def caption(self, images: Any, *, batch_size: int = 32, **decoding: Any) -> list[Caption]:
         """Caption one image or many.
@@ -111,8 +131,8 @@ class TorchCaptioner:
             sources = as_list(images)
             chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
             return [c for chunk in chunks for c in self._caption(self.encode(chunk), settings)]
-        parts = images.pixels.split(batch_size)
-        return [c for part in parts for c in self._caption(EncodedImages(part), settings)]
+        parts = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+        return [c for part in parts for c in self._caption(part, settings)]
 
     def loss(self, images: Any, captions: Sequence[str | Sequence[str]]) -> tuple[float, int]:
         """Teacher-forced negative log-likelihood (nats), summed over target tokens; their number.
@@ -129,14 +149,21 @@ class TorchCaptioner:
         total, count = 0.0, 0
         for start in range(0, len(ids), len(encoded)):  # no more rows at once than images
             chosen = slice(start, start + len(encoded))
-            batch = pad_captions(ids[chosen], self.tokenizer.pad_token_id)
+            start_id = self.family.start_id(self.model)
+            batch = pad_captions(ids[chosen], self.tokenizer.pad_token_id, start_id)
             labels = batch["labels"].to(encoded.pixels.device)
-            logits = self._logits(encoded.pixels[rows[chosen]], batch)
+            logits = self._logits(encoded[rows[chosen]], batch)
             total += float(caption_loss(logits, labels))
             count += int((labels != IGNORED).sum())
         return total, count
 
     # ---- below the surface ---------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _encode(self, pixels: torch.Tensor) -> EncodedImages:
+        self.model.eval()
+        with self._arithmetic():
+            return EncodedImages(pixels, self.family.encode(self.model, self._pixel_values(pixels)))
 
     @torch.inference_mode()
     def _caption(self, encoded: EncodedImages, settings: Decoding) -> list[Caption]:
@@ -146,6 +173,7 @@ class TorchCaptioner:
             output = self.family.generate(
                 self.model,
                 self._pixel_values(encoded.pixels),
+                encoded.hidden_states,
                 generation_config=self._generation_config(settings),
                 logits_processor=LogitsProcessorList([recorder] if recorder else []),
             )
@@ -162,14 +190,16 @@ class TorchCaptioner:
         ]
 
     @torch.inference_mode()
-    def _logits(self, pixels: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _logits(self, encoded: EncodedImages, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         self.model.eval()
+        device = encoded.pixels.device
         with self._arithmetic():
             return self.family.logits(
                 self.model,
-                self._pixel_values(pixels),
-                batch["input_ids"].to(pixels.device),
-                batch["attention_mask"].to(pixels.device),
+                self._pixel_values(encoded.pixels),
+                batch["input_ids"].to(device),
+                batch["attention_mask"].to(device),
+                encoded.hidden_states,
             )
 
     def _teacher_forced(
@@ -189,7 +219,7 @@ class TorchCaptioner:
             rows = torch.arange(start, start + len(encoded)) // repeats
             chosen = slice(start, start + len(encoded))
             part = {name: tensor[chosen] for name, tensor in batch.items()}
-            log_probs = self._logits(encoded.pixels[rows], part).float().log_softmax(-1).cpu()
+            log_probs = self._logits(encoded[rows], part).float().log_softmax(-1).cpu()
             result.append(log_probs.gather(-1, ids[chosen, 1:].unsqueeze(-1)).squeeze(-1))
         return torch.cat(result)
 
@@ -266,6 +296,11 @@ def generated_mask(ids: torch.Tensor, end_ids: torch.Tensor) -> torch.Tensor:
     """
     ended = torch.isin(ids[:, 1:], end_ids)
     return (ended.cumsum(1) - ended.long()) == 0
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that a result depends on."""
+    return {"torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def normalised(

@@ -17,7 +17,7 @@ from captionkit.backends.torch.families import family_of
 from captionkit.backends.torch.options import TorchOptions
 from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.trainer import CaptionTrainer
-from captionkit.backends.torch.weights import load_model, new_model
+from captionkit.backends.torch.weights import load_model, named_as_saved, new_model
 from captionkit.data.captions import encode_captions
 from captionkit.data.preprocess import Preprocessor
 from captionkit.errors import ConfigError
@@ -69,7 +69,11 @@ def _train(job: TrainingJob) -> Path:
         model=model,
         args=args,
         train_dataset=examples,
-        data_collator=Collate(tokenizer.pad_token_id, (preprocess.height, preprocess.width)),
+        data_collator=Collate(
+            tokenizer.pad_token_id,
+            (preprocess.height, preprocess.width),
+            family_of(model.config.model_type).start_id(model),
+        ),
         processing_class=tokenizer,
     )  # fmt: skip
     if job.resume_from:
@@ -137,10 +141,11 @@ def batch_size_per_pass(training: TrainingConfig, processes: int) -> int:
 
 def freeze(model: Any, patterns: tuple[str, ...]) -> None:
     """Stop training the tensors whose names match. Raises ConfigError for a pattern without any."""
+    tensors = named_as_saved(model)
     for pattern in patterns:
-        matched = [p for n, p in model.named_parameters() if fnmatch.fnmatchcase(n, pattern)]
+        matched = [p for name, p in tensors.items() if fnmatch.fnmatchcase(name, pattern)]
         if not matched:
-            names = ", ".join(name for name, _ in list(model.named_parameters())[:4])
+            names = ", ".join(list(tensors)[:4])
             raise ConfigError(
                 f"freeze pattern {pattern!r} matches no tensor. Names look like: {names}, ..."
             )

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from captionkit import checkpoints
 from captionkit.backends.torch.batches import EpochOrder
-from captionkit.backends.torch.captioner import TorchCaptioner, normalised
+from captionkit.backends.torch.captioner import TorchCaptioner, normalised, versions
 from captionkit.backends.torch.loss import IGNORED, caption_loss
 from captionkit.data.captions import save_tokenizer
 from captionkit.data.preprocess import Preprocessor
@@ -210,6 +210,7 @@ class _Timetable(TrainerCallback):
             trainable=sum(trainable),
             device=str(args.device),
             processes=trainer.accelerator.num_processes,
+            versions=versions(),
         )
         if job.evaluator is not None and not job.resume_from and state.is_world_process_zero:
             job.evaluator.preview(trainer.captioner)

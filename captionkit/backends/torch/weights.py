@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ def load_model(folder: Path, trust_remote_code: bool = False) -> Any:
             config=config,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are listed, and refused below
             local_files_only=True,
             trust_remote_code=trust_remote_code,
         )
@@ -43,7 +43,7 @@ def load_model(folder: Path, trust_remote_code: bool = False) -> Any:
         raise CheckpointError(
             f"The weights in {folder} are damaged: {_first_lines(error)}"
         ) from None
-    _check_complete(folder, info)
+    _check_complete(folder, info, family.UNUSED)
     return model.eval()
 
 
@@ -59,19 +59,31 @@ def new_model(folder: Path, tokenizer: Any, seed: int, trust_remote_code: bool =
     )
 
 
+def named_as_saved(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The parameters by their names in model.safetensors; transformers 5 has others in memory."""
+    parameters = dict(model.named_parameters())
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:  # transformers 4: the same names
+        return parameters
+    # a tensor that saving also reshapes or joins keeps its name in memory
+    saved = {id(tensor): name for name, tensor in revert_weight_conversion(model, parameters).items()}
+    return {saved.get(id(tensor), name): tensor for name, tensor in parameters.items()}
+
+
 def _config(folder: Path, trust_remote_code: bool) -> Any:
     try:
         return AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except Exception as error:  # each model's config checks its fields in its own way
         raise CheckpointError(
             f"{folder}/config.json cannot be used: {_first_lines(error)}"
         ) from None
 
 
-def _check_complete(folder: Path, info: dict[str, Any]) -> None:
-    missing = sorted(info.get("missing_keys", ()))
+def _check_complete(folder: Path, info: dict[str, Any], unused: tuple[str, ...]) -> None:
+    missing = sorted(name for name in info.get("missing_keys", ()) if not name.startswith(unused))
     mismatched = sorted(str(item) for item in info.get("mismatched_keys", ()))
     if missing or mismatched:
         raise CheckpointError(

@@ -12,11 +12,14 @@ from typing import Any, Protocol
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-_MODULES = {"git": "git"}
+_MODULES = {"git": "git", "vision-encoder-decoder": "vision_encoder_decoder"}
 
 
 class Family(Protocol):
     """What an adapter module provides."""
+
+    UNUSED: tuple[str, ...]
+    """How the names of tensors begin that a checkpoint may lack, since captioning needs none."""
 
     def auto_class(self) -> Any:
         """The transformers class that loads the model (`from_pretrained`, `from_config`)."""
@@ -33,16 +36,37 @@ class Family(Protocol):
     def image_size(self, config: PretrainedConfig) -> tuple[int, int]:
         """(height, width) in pixels that the image encoder was made for."""
 
+    def start_id(self, model: Any) -> int | None:
+        """The token that every caption starts from, or None: the tokenizer puts it there."""
+
+    def encode(self, model: Any, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """What does not depend on the text, `(batch, ...)`, to be computed once an image.
+
+        None where image and text go through the model together.
+        """
+
     def logits(
-        self, model: Any, pixel_values: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
+        self,
+        model: Any,
+        pixel_values: torch.Tensor,
+        input_ids: torch.Tensor,
+        mask: torch.Tensor,
+        hidden_states: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Teacher-forced next-token logits, `(batch, length, vocab)`, for text positions only.
 
-        pixel_values: `(batch, channels, height, width)`; input_ids, mask: `(batch, length)`.
+        pixel_values: `(batch, channels, height, width)`; input_ids, mask: `(batch, length)`;
+        hidden_states: what `encode` gave for these images, if it was called.
         `model` may be wrapped (DDP, compile): only its call may be used.
         """
 
-    def generate(self, model: PreTrainedModel, pixel_values: torch.Tensor, **settings: Any) -> Any:
+    def generate(
+        self,
+        model: PreTrainedModel,
+        pixel_values: torch.Tensor,
+        hidden_states: torch.Tensor | None = None,
+        **settings: Any,
+    ) -> Any:
         """The output of `model.generate`; `sequences` start with the tokens before the first."""
 
 

@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from captionkit.errors import CheckpointError
 
+UNUSED: tuple[str, ...] = ()
+
 
 def auto_class() -> Any:
     """The transformers class that loads the model."""
@@ -44,8 +46,20 @@ def image_size(config: PretrainedConfig) -> tuple[int, int]:
     return config.vision_config.image_size, config.vision_config.image_size
 
 
+def start_id(model: Any) -> None:
+    """BERT's tokenizer puts [CLS] before each caption."""
+
+
+def encode(model: Any, pixel_values: torch.Tensor) -> None:
+    """Image and text are one sequence."""
+
+
 def logits(
-    model: Any, pixel_values: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
+    model: Any,
+    pixel_values: torch.Tensor,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    hidden_states: None = None,
 ) -> torch.Tensor:
     """Next-token logits at the text positions, `(batch, length, vocab)`."""
     length = input_ids.shape[1]
@@ -63,7 +77,9 @@ def logits(
     return output.logits[:, -length:]
 
 
-def generate(model: PreTrainedModel, pixel_values: torch.Tensor, **settings: Any) -> Any:
+def generate(
+    model: PreTrainedModel, pixel_values: torch.Tensor, hidden_states: None = None, **settings: Any
+) -> Any:
     """Generation starts from the start token alone."""
     return model.generate(pixel_values=pixel_values, **settings)
 

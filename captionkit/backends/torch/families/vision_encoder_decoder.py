@@ -1,0 +1,105 @@
+"""Any image encoder with a text decoder that attends to it: ViT-GPT2, TrOCR, Donut, ..."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from captionkit.data.captions import special_ids
+from captionkit.errors import CheckpointError
+
+UNUSED = ("encoder.pooler.",)  # cross-attention reads the hidden states, not the pooled one
+
+
+def auto_class() -> Any:
+    """The transformers class that loads the model."""
+    return AutoModelForImageTextToText
+
+
+def check_config(config: PretrainedConfig) -> None:
+    """Refuse decoders that would not look at the image."""
+    decoder = config.decoder
+    if not (decoder.is_decoder and decoder.add_cross_attention):
+        raise CheckpointError(
+            f"The decoder of this model ({decoder.model_type}) has no cross-attention "
+            f"(is_decoder={decoder.is_decoder}, add_cross_attention="
+            f"{decoder.add_cross_attention}), so it cannot see the image. Both must be true in the "
+            "decoder part of config.json."
+        )
+
+
+def text_limit(config: PretrainedConfig) -> int:
+    """The decoder's positions."""
+    positions = int(config.decoder.max_position_embeddings)
+    if config.decoder.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= config.decoder.pad_token_id + 1  # where these begin to count
+    return positions
+
+
+def set_token_ids(config: PretrainedConfig, tokenizer: Any) -> None:
+    """Vocabulary size and special ids, for a model made from scratch."""
+    start, end, padding = special_ids(tokenizer)
+    config.decoder.vocab_size = len(tokenizer)
+    config.decoder_start_token_id = start
+    for part in (config, config.decoder):
+        part.bos_token_id, part.eos_token_id, part.pad_token_id = start, end, padding
+
+
+def start_id(model: Any) -> int | None:
+    """The decoder's start token, from the generation config or the model's."""
+    for config in (model.generation_config, model.config):
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            if getattr(config, name, None) is not None:
+                return int(getattr(config, name))
+    raise CheckpointError(
+        "Neither generation_config.json nor config.json has a decoder_start_token_id, so it is not "
+        "known what the decoder starts from. Set it in both."
+    )
+
+
+def image_size(config: PretrainedConfig) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    size = config.encoder.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def encode(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    """The encoder's last hidden states, `(batch, positions, width)`."""
+    return model.encoder(pixel_values=pixel_values).last_hidden_state
+
+
+def logits(
+    model: Any,
+    pixel_values: torch.Tensor,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    hidden_states: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Next-token logits, `(batch, length, vocab)`."""
+    output = model(
+        **_image(pixel_values, hidden_states),
+        decoder_input_ids=input_ids,
+        decoder_attention_mask=mask,
+        use_cache=False,
+    )
+    return output.logits
+
+
+def generate(
+    model: PreTrainedModel,
+    pixel_values: torch.Tensor,
+    hidden_states: torch.Tensor | None = None,
+    **settings: Any,
+) -> Any:
+    """Generation starts from the decoder's start token."""
+    return model.generate(**_image(pixel_values, hidden_states), **settings)
+
+
+def _image(pixel_values: torch.Tensor, hidden_states: torch.Tensor | None) -> dict[str, Any]:
+    if hidden_states is None:
+        return {"pixel_values": pixel_values}
+    return {"encoder_outputs": BaseModelOutput(last_hidden_state=hidden_states)}

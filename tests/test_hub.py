@@ -1,0 +1,76 @@
+"""Model cards, and uploads that go to a stand-in for the hub."""
+
+from __future__ import annotations
+
+import json
+
+import huggingface_hub
+import pytest
+
+from captionkit import hub
+from captionkit.errors import HubError
+from captionkit.recipe import Recipe
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "git-tests"
+    (folder / "captionkit").mkdir(parents=True)
+    (folder / "captionkit/metrics.json").write_text(json.dumps({"wer": 0.2134, "rougeL": 81.5}))
+    rows = [
+        {"image_id": "1", "prediction": "a | b <script>", "score": -0.1, "references": ["[a](x)"],
+         "metrics": {"wer": 0.5}},
+        {"image_id": "2", "prediction": "two\nlines", "score": -0.1, "references": [],
+         "metrics": {}},
+    ]  # fmt: skip
+    (folder / "captionkit/predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+RECIPE = Recipe(model="microsoft/git-base", hub_model_id="me/my-captioner")
+
+
+def test_the_card_has_metrics_and_samples_as_plain_text(run):
+    card = hub.model_card(run, RECIPE)
+    assert "base_model: microsoft/git-base" in card
+    assert 'captionkit.load("me/my-captioner")' in card
+    assert "| WER | 0.2134 |" in card
+    assert r"| 1 | a \| b \<script\> | \[a\](x) |" in card
+    assert "| 2 | two lines |  |" in card
+
+
+class StandIn:
+    calls: list = []  # noqa: RUF012 (one test reads it)
+
+    def create_repo(self, repo_id, exist_ok):
+        self.calls.append(("create", repo_id, exist_ok))
+        return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+
+    def upload_folder(self, **settings):
+        self.calls.append(("upload", settings))
+
+
+def test_push_uploads_the_folder_without_checkpoints(run, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "HfApi", StandIn)
+    address = hub.push(run, RECIPE)
+    assert address == "https://huggingface.co/me/my-captioner"
+    (_, settings) = StandIn.calls[-1]
+    assert settings["folder_path"] == run
+    assert settings["repo_id"] == "me/my-captioner"
+    assert "checkpoint-*/**" in settings["ignore_patterns"]
+
+
+def test_a_failed_upload_says_where_the_model_is(run, monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("no route to host\nand a long trace")
+
+    monkeypatch.setattr(StandIn, "upload_folder", fail)
+    monkeypatch.setattr(huggingface_hub, "HfApi", StandIn)
+    with pytest.raises(HubError, match=r"is safe in .*git-tests.*no route to host\)") as error:
+        hub.push(run, RECIPE)
+    assert "long trace" not in str(error.value)
+
+
+def test_a_missing_login_is_found_before_the_training():
+    with pytest.raises(HubError, match="hf auth login"):
+        hub.check_login(RECIPE)
