@@ -29,14 +29,12 @@ def test_wrong_folders_are_explained(tmp_path):
         models.resolve_model(str(tmp_path))
     with pytest.raises(CheckpointError, match="not a model config"):
         models.resolve_model(str(tmp_path / "notes.txt"))
-    with pytest.raises(CheckpointError, match="There is no folder ./nowhere"):
+    with pytest.raises(CheckpointError, match=r"There is no folder \./nowhere"):
         models.resolve_model("./nowhere")
     for text in ("{", "[]", '{"a": 1}', '{"model_type": 3}', "[" * 100_000):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"config.json"):
             models.model_type(tmp_path)
-
-
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from captionkit.metrics.pairs import require_references
 from captionkit.metrics.ptb import ptb_tokenize
+from captionkit.metrics.statistics import CorpusStatistics
 from captionkit.types import Scores
 
 _MAX_ORDER = 4
@@ -34,40 +36,35 @@ class Bleu:
 
     def __init__(self, tokenized: bool = False) -> None:
         self._tokenized = tokenized
-        self._correct = [0] * _MAX_ORDER
-        self._guessed = [0] * _MAX_ORDER
-        self._length = 0
-        self._reference_length = 0
-        self._per_image = [array("d") for _ in self.keys]
+        # of each pair: matches of each order, words of the caption, words of the nearest reference
+        self._counts = array("i")
 
     def update(self, prediction: str, references: Sequence[str]) -> None:
         """Take in one pair."""
-        require_references(references, len(self._per_image[0]))
+        require_references(references, len(self._counts) // (_MAX_ORDER + 2))
         if not self._tokenized:
             prediction, references = ptb_tokenize(prediction), list(map(ptb_tokenize, references))
         words = prediction.split()
         others = [reference.split() for reference in references]
-        correct = _clipped_matches(words, others)
-        guessed = [max(0, len(words) - order) for order in range(_MAX_ORDER)]
         nearest = min((abs(len(other) - len(words)), len(other)) for other in others)[1]
-
-        for order in range(_MAX_ORDER):
-            self._correct[order] += correct[order]
-            self._guessed[order] += guessed[order]
-        self._length += len(words)
-        self._reference_length += nearest
-        for values, value in zip(
-            self._per_image, _bleu(correct, guessed, len(words), nearest), strict=True
-        ):
-            values.append(value)
+        self._counts.extend([*_clipped_matches(words, others), len(words), nearest])
 
     def compute(self) -> Scores:
         """Each order over the corpus, and for each pair."""
-        corpus = _bleu(self._correct, self._guessed, self._length, self._reference_length)
-        per_image = [values.tolist() for values in self._per_image]
+        statistics = self.statistics()
+        corpus = statistics.values(statistics.per_image.sum(axis=0))
+        per_image = statistics.values(statistics.per_image)
         return Scores(
-            dict(zip(self.keys, corpus, strict=True)), dict(zip(self.keys, per_image, strict=True))
+            {key: float(value) for key, value in corpus.items()},
+            {key: values.tolist() for key, values in per_image.items()},
         )
+
+    def statistics(self) -> CorpusStatistics:
+        """Matches, n-grams and lengths, to resample."""
+        counts = np.array(self._counts, dtype=float).reshape(-1, _MAX_ORDER + 2)
+        correct, lengths = counts[:, :_MAX_ORDER], counts[:, _MAX_ORDER:]
+        guessed = np.maximum(0, lengths[:, :1] - np.arange(_MAX_ORDER))
+        return CorpusStatistics(np.concatenate([correct, guessed, lengths], axis=1), _bleu)
 
 
 def _clipped_matches(words: Sequence[str], references: Iterable[Sequence[str]]) -> list[int]:
@@ -94,12 +91,11 @@ def _ngrams(words: Sequence[str], order: int) -> Iterable[tuple[str, ...]]:
     return zip(*(words[i:] for i in range(order)), strict=False)
 
 
-def _bleu(correct: Sequence[int], guessed: Sequence[int], length: int, nearest: int) -> list[float]:
+def _bleu(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """counts: `(..., 10)`, matches and n-grams of each order, length, reference length."""
+    correct, guessed = counts[..., :_MAX_ORDER], counts[..., _MAX_ORDER : 2 * _MAX_ORDER]
+    length, nearest = counts[..., -2], counts[..., -1]
     ratio = (length + _TINY) / (nearest + _SMALL)
-    penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    product = 1.0
-    values = []
-    for order in range(_MAX_ORDER):
-        product *= (correct[order] + _TINY) / (guessed[order] + _SMALL)
-        values.append(product ** (1 / (order + 1)) * penalty)
-    return values
+    penalty = np.exp(np.minimum(0, 1 - 1 / ratio))
+    products = np.cumprod((correct + _TINY) / (guessed + _SMALL), axis=-1)
+    return {key: products[..., i] ** (1 / (i + 1)) * penalty for i, key in enumerate(Bleu.keys)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import ClassVar
 
 from captionkit.metrics.pairs import require_references
-from captionkit.metrics.wer import closest, error_rate, normalized_words
+from captionkit.metrics.statistics import CorpusStatistics
+from captionkit.metrics.wer import EditCounts, closest, normalized_words
 from captionkit.types import Scores
 
 
@@ -25,22 +25,20 @@ class Cer:
 
     def __init__(self, normalize: bool = True) -> None:
         self._normalize = normalize
-        self._edits = 0
-        self._characters = 0
-        self._per_image = array("d")
+        self._counts = EditCounts("cer")
 
     def update(self, prediction: str, references: Sequence[str]) -> None:
         """Take in one pair."""
-        require_references(references, len(self._per_image))
-        edits, characters = closest(self._text(prediction), list(map(self._text, references)))
-        self._edits += edits
-        self._characters += characters
-        self._per_image.append(error_rate(edits, characters))
+        require_references(references, len(self._counts))
+        self._counts.add(*closest(self._text(prediction), list(map(self._text, references))))
 
     def compute(self) -> Scores:
         """`cer` over all pairs, and for each."""
-        corpus = error_rate(self._edits, self._characters)
-        return Scores({"cer": corpus}, {"cer": self._per_image.tolist()})
+        return self._counts.scores()
+
+    def statistics(self) -> CorpusStatistics:
+        """Edits and reference characters, to resample."""
+        return self._counts.statistics()
 
     def _text(self, text: str) -> str:
         return " ".join(normalized_words(text)) if self._normalize else text.strip()

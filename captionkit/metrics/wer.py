@@ -8,8 +8,11 @@ from array import array
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from captionkit.metrics.edit_distance import edit_distance
 from captionkit.metrics.pairs import require_references
+from captionkit.metrics.statistics import CorpusStatistics
 from captionkit.types import Scores
 
 
@@ -31,23 +34,51 @@ class Wer:
 
     def __init__(self, normalize: bool = True) -> None:
         self._split = normalized_words if normalize else jiwer_words
-        self._edits = 0
-        self._words = 0
-        self._per_image = array("d")
+        self._counts = EditCounts("wer")
 
     def update(self, prediction: str, references: Sequence[str]) -> None:
         """Take in one pair."""
-        require_references(references, len(self._per_image))
-        predicted = self._split(prediction)
-        edits, words = closest(predicted, [self._split(reference) for reference in references])
-        self._edits += edits
-        self._words += words
-        self._per_image.append(error_rate(edits, words))
+        require_references(references, len(self._counts))
+        split = self._split
+        self._counts.add(*closest(split(prediction), [split(text) for text in references]))
 
     def compute(self) -> Scores:
         """`wer` over all pairs, and for each."""
-        return Scores(
-            {"wer": error_rate(self._edits, self._words)}, {"wer": self._per_image.tolist()}
+        return self._counts.scores()
+
+    def statistics(self) -> CorpusStatistics:
+        """Edits and reference words, to resample."""
+        return self._counts.statistics()
+
+
+class EditCounts:
+    """Edits and reference lengths, pair by pair, and the error rate that follows from them."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._edits = array("i")
+        self._lengths = array("i")
+
+    def __len__(self) -> int:
+        return len(self._edits)
+
+    def add(self, edits: int, length: int) -> None:
+        """The counts of one more pair."""
+        self._edits.append(edits)
+        self._lengths.append(length)
+
+    def scores(self) -> Scores:
+        """The rate over all pairs, and for each."""
+        pairs = zip(self._edits, self._lengths, strict=True)
+        per_image = [error_rate(edits, length) for edits, length in pairs]
+        corpus = error_rate(sum(self._edits), sum(self._lengths))
+        return Scores({self._key: corpus}, {self._key: per_image})
+
+    def statistics(self) -> CorpusStatistics:
+        """The counts, to resample."""
+        counts = np.array([self._edits, self._lengths], dtype=float).T
+        return CorpusStatistics(
+            counts, lambda sums: {self._key: sums[..., 0] / np.maximum(sums[..., 1], 1)}
         )
 
 

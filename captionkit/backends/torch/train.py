@@ -151,6 +151,9 @@ def freeze(model: Any, patterns: tuple[str, ...]) -> None:
             )
         for parameter in matched:
             parameter.requires_grad = False
+    for name, parameter in tensors.items():  # without a gradient DDP would wait for one
+        if name.startswith(family_of(model.config.model_type).UNUSED):
+            parameter.requires_grad = False
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("freeze leaves nothing to train. Use fewer patterns.")
 

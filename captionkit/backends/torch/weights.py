@@ -67,7 +67,9 @@ def named_as_saved(model: Any) -> dict[str, torch.nn.Parameter]:
     except ImportError:  # transformers 4: the same names
         return parameters
     # a tensor that saving also reshapes or joins keeps its name in memory
-    saved = {id(tensor): name for name, tensor in revert_weight_conversion(model, parameters).items()}
+    saved: dict[int, str] = {
+        id(tensor): name for name, tensor in revert_weight_conversion(model, parameters).items()
+    }
     return {saved.get(id(tensor), name): tensor for name, tensor in parameters.items()}
 
 

@@ -56,7 +56,7 @@ def test_a_pickle_that_runs_code_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (folder / "model.safetensors").unlink()
     torch.save({"git.weight": Attack()}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="weights in .* (cannot be loaded|are damaged)"):
+    with pytest.raises(CheckpointError, match=r"weights in .* (cannot be loaded|are damaged)"):
         captionkit.load(folder)
     assert not (tmp_path / "attacked.txt").exists()
 

@@ -91,7 +91,9 @@ def test_finetune_evaluate_and_caption_ones_own_folder(
         (["report", "."], 2, "not the folder of a run"),
     ],
 )  # fmt: skip
-def test_errors_are_one_message_and_a_status(arguments, status, words, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_message_and_a_status(
+    arguments, status, words, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == status
     captured = capsys.readouterr()

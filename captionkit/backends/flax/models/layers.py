@@ -1,0 +1,131 @@
+"""The layers that all models are made of.
+
+A module holds abstract parameters (shape and dtype) that say how they are initialised; values are
+merged in when it is called. Parameters are float32; a layer computes in the dtype of its input.
+With `stack=(layers,)` the parameters of as many equal layers lie behind one another, to be scanned.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Stack = tuple[int, ...]
+
+
+def parameter(shape: tuple[int, ...], std: float | None = None, fill: float = 0.0) -> nnx.Param:
+    """An abstract parameter: initialised normally with `std`, or filled with a constant."""
+    init = ("constant", fill) if std is None else ("normal", std)
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), init=init)
+
+
+class Linear(nnx.Module):
+    """`(..., inputs)` -> `(..., outputs)`; the kernel is `(inputs, outputs)`."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, std: float, bias: bool = True, stack: Stack = ()
+    ):
+        self.kernel = parameter((*stack, inputs, outputs), std)
+        self.bias = parameter((*stack, outputs)) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis, its statistics in float32."""
+
+    def __init__(self, width: int, *, epsilon: float, stack: Stack = ()):
+        self.scale = parameter((*stack, width), fill=1.0)
+        self.bias = parameter((*stack, width))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        centred = x32 - x32.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + self.epsilon)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    """Rows of a table, `(rows, width)`."""
+
+    def __init__(self, rows: int, width: int, *, std: float):
+        self.embedding = parameter((rows, width), std)
+
+    def __call__(self, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        return self.embedding[...][ids].astype(dtype)
+
+    def attend(self, x: jax.Array) -> jax.Array:
+        """`(..., width)` -> `(..., rows)`: the table as an output projection."""
+        return x @ self.embedding[...].astype(x.dtype).T
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Zero a share of the values and scale up the rest; nothing without a key."""
+    if key is None or rate == 0.0:
+        return x
+    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    scale: float,
+    mask: jax.Array | None = None,
+    rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Multi-head attention; query `(batch, t, heads, width)`, key and value `(batch, s, ...)`.
+
+    mask: boolean, broadcastable to `(batch, heads, t, s)`, true where attention may look.
+    rate: dropout of the attention weights, applied where there is a key. The softmax is float32.
+    """
+    if dropout_key is None or rate == 0.0:
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, scale=scale)
+    logits = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=jnp.float32) * scale
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    weights = dropout(jax.nn.softmax(logits, axis=-1), rate, dropout_key).astype(value.dtype)
+    return jnp.einsum("bhts,bshd->bthd", weights, value)
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """`(..., width)` -> `(..., heads, width / heads)`."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+def merge_heads(x: jax.Array) -> jax.Array:
+    """`(..., heads, head width)` -> `(..., width)`."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+def scan_layers(body, x, layers, per_layer, *, remat: bool, unroll: bool):  # type: ignore[no-untyped-def]
+    """Run `x = body(layer, x, inputs of the layer)` over stacked layers.
+
+    layers: a module whose parameters are stacked; per_layer: a pytree with as long a first axis.
+    remat: keep nothing of a layer for the backward pass; otherwise what matrix products gave is
+    kept, which costs less time than keeping every elementwise result as a bare scan does.
+    """
+    graphdef, stacked = nnx.split(layers)
+
+    def one(x, inputs):  # type: ignore[no-untyped-def]
+        parameters, extra = inputs
+        return body(nnx.merge(graphdef, parameters), x, extra), None
+
+    policies = jax.checkpoint_policies
+    policy = policies.nothing_saveable if remat else policies.dots_saveable
+    checkpointed = jax.checkpoint(one, policy=policy, prevent_cse=False)
+    x, _ = jax.lax.scan(checkpointed, x, (stacked, per_layer), unroll=True if unroll else 1)
+    return x
+
+
+def split_key(key: jax.Array | None, count: int) -> jax.Array | list[None]:
+    """`count` keys to index or to scan over, or as many times nothing."""
+    return [None] * count if key is None else jax.random.split(key, count)
