@@ -15,6 +15,7 @@ from captionkit.errors import ConfigError, TrainingInterrupted
 from captionkit.evaluation import Evaluation, Evaluator, evaluate_captioner
 from captionkit.interrupt import stop_requested_by_signal
 from captionkit.metrics import score
+from captionkit.processes import is_main_process
 from captionkit.recipe import Decoding, Recipe, field_names
 from captionkit.run_folder import RunFolder, write_evaluation_report
 from captionkit.settings import unknown_setting
@@ -122,6 +123,9 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
                 f"Stopped after step {tracking.step}; a checkpoint is saved. Go on with:\n"
                 f"  captionkit finetune --recipe {run.recipe} --resume"
             )
+        if not is_main_process():
+            values = evaluator.last.metrics if evaluator and evaluator.last else {}
+            return FinetuneResult(run.root, values, [], {}, run.folder / "report.html")
         report = run.finish(plan, tracking, train, validation)
     if plan.push_to_hub:
         hub.push(run.root, plan)

@@ -13,6 +13,7 @@ import tyro
 
 from captionkit import __version__
 from captionkit.errors import CaptionkitError, ConfigError, TrainingInterrupted
+from captionkit.processes import is_main_process
 from captionkit.recipe import DataConfig, Decoding, Recipe, shipped_recipes
 from captionkit.settings import nearest
 
@@ -78,6 +79,8 @@ def finetune(arguments: list[str]) -> None:
     from captionkit.api import finetune as run
 
     result = run(recipe)
+    if not is_main_process():
+        return
     print(f"\nmodel      {result.output_dir}")
     _print_metrics(result.metrics)
     if result.skipped:

@@ -17,6 +17,7 @@ from captionkit.checkpoints import all_checkpoints, write_atomically
 from captionkit.errors import OutputError
 from captionkit.evaluation import Evaluation, read_predictions, write_evaluation
 from captionkit.hub import model_card
+from captionkit.processes import is_main_process
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -40,6 +41,8 @@ class RunFolder:
 
     def check(self, recipe: Recipe) -> None:
         """Raise OutputError unless the run may and can write here. Changes nothing."""
+        if not is_main_process():
+            return
         if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"output_dir {self.root} is a file. Choose a folder.")
         existing = self.root
@@ -70,6 +73,9 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self, recipe: Recipe) -> Iterator[RunFolder]:
         """Make the folder ready for the run and write its recipe; failures are OutputErrors."""
+        if not is_main_process():
+            yield self
+            return
         try:
             if recipe.overwrite_output_dir and not recipe.resume:
                 self._remove_earlier_run()

@@ -74,12 +74,12 @@ def score_files(
     without ids by position. Raises `DataError` and `MetricError`.
     """
     table = read_predictions(predictions)
-    truth = read_references(references or _own_references(predictions))
+    truth = read_references(references or own_references(predictions))
     matched = match_references(table, truth)
     texts = {name: captions[0] for name, captions in table.captions.items()}
     scores = score_pairs(
-        ((texts[name], matched[name]) for name in texts),
-        metrics_for_files(metrics, document_frequencies),
+        ((text, matched[name]) for name, text in texts.items()),
+        [metric_for_files(name, document_frequencies) for name in metrics],
     )
     unscored = len(truth.captions) - len(texts)
     return FileScores(list(texts), list(texts.values()), scores, unscored)
@@ -104,12 +104,11 @@ def match_references(predictions: CaptionTable, references: CaptionTable) -> dic
     return {name: references.captions[known] for name, known in names.items() if known is not None}
 
 
-def metrics_for_files(
-    names: Sequence[str], document_frequencies: Path | None = None
-) -> list[Metric]:
-    """Fresh metrics of those names, CIDEr with the document frequencies."""
-    options = {"document_frequencies": document_frequencies} if document_frequencies else {}
-    return [get_metric(n, **(options if n in ("cider", "cider_d") else {})) for n in names]
+def metric_for_files(name: str, document_frequencies: Path | None = None) -> Metric:
+    """A fresh metric of that name, CIDEr with the document frequencies."""
+    if document_frequencies and name in ("cider", "cider_d"):
+        return get_metric(name, document_frequencies=document_frequencies)
+    return get_metric(name)
 
 
 def write_output(path: Path, text: str) -> None:
@@ -120,7 +119,8 @@ def write_output(path: Path, text: str) -> None:
         raise OutputError(f"Cannot write {path}: {error.strerror}.") from None
 
 
-def _own_references(predictions: Path) -> Path:
+def own_references(predictions: Path) -> Path:
+    """The file itself, where its rows carry their references. Raises `DataError`."""
     if not has_references(predictions):
         raise DataError(
             f"{predictions} holds no references: give a file of them as well, for example COCO's "

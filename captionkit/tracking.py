@@ -9,11 +9,12 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captionkit.processes import is_main_process
 from captionkit.types import TrainEvent
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ class Tracking:
     def __init__(self, run: RunFolder, resume_step: int | None = None):
         self.started = datetime.now(UTC)
         self.bar = ProgressBar()
-        rows = History(run.history, resume_step)
-        self.history: tuple[dict[str, Any], ...] = tuple(rows.rows)
-        skips = SkippedImages(run.skipped, keep=resume_step is not None)
-        self.skipped = skips.reasons
-        board = TensorBoard(run.folder / "tensorboard", resume_step)
-        self.sinks: list[Sink] = [rows, skips, board, self.bar]
+        self.history = tuple(_rows_until(run.history, resume_step))
+        self.skipped: dict[str, str] = {}
+        self.sinks: list[Sink] = []
+        if is_main_process():
+            skips = SkippedImages(run.skipped, keep=resume_step is not None)
+            self.skipped = skips.reasons
+            board = TensorBoard(run.folder / "tensorboard", resume_step)
+            self.sinks = [History(run.history, self.history), skips, board, self.bar]
         self.step = resume_step or 0
         self.facts: dict[str, Any] = {}
         self.images_since_log = 0
@@ -91,14 +94,12 @@ class Tracking:
 class History:
     """history.jsonl: one row a step at which something was logged, also kept in `rows`.
 
-    Values of the same step share a row. When a run is resumed, rows past the checkpoint go.
+    Values of the same step share a row. `rows`: those of the part that a resumed run has behind it.
     """
 
-    def __init__(self, path: Path, resume_step: int | None = None):
+    def __init__(self, path: Path, rows: Iterable[dict[str, Any]]):
         self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if resume_step is not None and path.exists():
-            self.rows = [row for row in read_history(path) if row["step"] <= resume_step]
+        self.rows = list(rows)
         self._write()
 
     def __call__(self, event: TrainEvent) -> None:
@@ -120,6 +121,13 @@ class History:
     def _write(self) -> None:
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         self.path.write_text(text, encoding="utf-8")
+
+
+def _rows_until(path: Path, resume_step: int | None) -> list[dict[str, Any]]:
+    # what was logged past the checkpoint that a run goes on from is logged again
+    if resume_step is None or not path.exists():
+        return []
+    return [row for row in read_history(path) if row["step"] <= resume_step]
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

@@ -36,7 +36,8 @@ def score(
             f"There are {len(predictions)} predictions but {len(references)} references: "
             "give one entry of references (a text or a list of texts) for each prediction."
         )
-    return _score_pairs(zip(predictions, references, strict=True), metrics).corpus
+    pairs = zip(predictions, references, strict=True)
+    return merge_scores(scores for _, scores in score_with(metrics, pairs)).corpus
 
 
 def score_pairs(
@@ -47,12 +48,13 @@ def score_pairs(
 
     Raises and warns as `score` does; nothing of the stream is kept but what the metrics keep.
     """
-    return _score_pairs(pairs, metrics)
+    return merge_scores(scores for _, scores in score_with(metrics, pairs))
 
 
-def _score_pairs(
-    pairs: Iterable[tuple[str, str | Sequence[str]]], metrics: Sequence[str | Metric]
-) -> Scores:
+def score_with(
+    metrics: Sequence[str | Metric], pairs: Iterable[tuple[str, str | Sequence[str]]]
+) -> list[tuple[Metric, Scores]]:
+    """Score a stream of (prediction, references): each metric with what it computed."""
     chosen = _metrics(metrics)
     check = PairCheck()
     for prediction, references in pairs:
@@ -62,7 +64,7 @@ def _score_pairs(
     if not check.count:
         raise MetricError("There is nothing to score: no predictions were given.")
     check.warn(stacklevel=3)
-    return merge_scores([metric.compute() for metric in chosen])
+    return [(metric, metric.compute()) for metric in chosen]
 
 
 def merge_scores(results: Iterable[Scores]) -> Scores:

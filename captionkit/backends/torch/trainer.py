@@ -177,6 +177,12 @@ class CaptionTrainer(Trainer):
         self.loss_sum += state["loss_sum"]
         self.steps_in_sum = state["steps"]
 
+    def any_process(self, flag: bool) -> bool:
+        """Whether it is true in any process: they must stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(int(flag), device=self.args.device)) > 0)
+
     def emit(self, kind: Any, **values: Any) -> None:
         """Report to core, from the main process only."""
         if self.is_world_process_zero():
@@ -228,7 +234,7 @@ class _Timetable(TrainerCallback):
         control.should_log = trainer.plan.log_due(step)
         control.should_evaluate = trainer.plan.evaluation_due(step)
         control.should_save = trainer.plan.save_due(step)
-        if trainer.job.should_stop():
+        if trainer.any_process(trainer.job.should_stop()):
             trainer.interrupted = True
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True

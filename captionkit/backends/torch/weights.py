@@ -61,16 +61,15 @@ def new_model(folder: Path, tokenizer: Any, seed: int, trust_remote_code: bool =
 
 def named_as_saved(model: Any) -> dict[str, torch.nn.Parameter]:
     """The parameters by their names in model.safetensors; transformers 5 has others in memory."""
-    parameters = dict(model.named_parameters())
+    parameters: dict[str, Any] = dict(model.named_parameters())
     try:
         from transformers.core_model_loading import revert_weight_conversion
     except ImportError:  # transformers 4: the same names
         return parameters
+    saved = revert_weight_conversion(model, parameters)
+    names: dict[int, str] = {id(tensor): str(name) for name, tensor in saved.items()}
     # a tensor that saving also reshapes or joins keeps its name in memory
-    saved: dict[int, str] = {
-        id(tensor): name for name, tensor in revert_weight_conversion(model, parameters).items()
-    }
-    return {saved.get(id(tensor), name): tensor for name, tensor in parameters.items()}
+    return {names.get(id(tensor), name): tensor for name, tensor in parameters.items()}
 
 
 def _config(folder: Path, trust_remote_code: bool) -> Any:

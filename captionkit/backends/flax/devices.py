@@ -1,0 +1,65 @@
+"""Which devices and which precision to use; what the machine does not have is a ConfigError."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from captionkit.backends.flax.options import FlaxOptions
+from captionkit.errors import ConfigError
+from captionkit.recipe import TrainingConfig
+
+DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
+
+
+def check(training: TrainingConfig, options: FlaxOptions) -> None:
+    """Raise ConfigError for a run that cannot be shared out over this machine's devices."""
+    devices = choose_devices(options)
+    choose_precision(training.precision, devices[0])
+    rows_per_pass(training, len(devices))
+
+
+def choose_devices(options: FlaxOptions) -> list[jax.Device]:
+    """The devices that a run uses, all of one kind."""
+    if jax.process_count() > 1:
+        raise ConfigError(
+            "The Flax backend trains in one process, with all devices of its machine; found "
+            f"{jax.process_count()} processes. Start it without jax.distributed."
+        )
+    found = jax.local_devices()
+    if options.devices is not None and options.devices > len(found):
+        hint = ""
+        if found[0].platform == "cpu":
+            hint = (
+                " On a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N of one; for "
+                'a GPU install its JAX: pip install "jax[cuda12]".'
+            )
+        raise ConfigError(
+            f"devices={options.devices} was asked for, but JAX sees {len(found)} "
+            f"({found[0].device_kind}).{hint}"
+        )
+    return found[: options.devices]
+
+
+def choose_precision(wanted: str, device: jax.Device) -> str:
+    """fp32, bf16 or fp16: the wanted one if the device can, or the best it can."""
+    if wanted == "fp16" and device.platform == "cpu":
+        raise ConfigError(
+            "precision='fp16' needs a GPU: CPUs have no fast half-precision arithmetic. "
+            "Use precision='auto', 'fp32' or 'bf16'."
+        )
+    if wanted != "auto":
+        return wanted
+    return "fp32" if device.platform == "cpu" else "bf16"
+
+
+def rows_per_pass(training: TrainingConfig, devices: int) -> int:
+    """Images in one pass of one device. Raises ConfigError where that is not whole."""
+    parts = devices * training.accumulation_steps
+    if training.batch_size % parts:
+        raise ConfigError(
+            f"batch_size={training.batch_size} does not divide by {devices} devices x "
+            f"{training.accumulation_steps} accumulation steps. Choose a multiple of {parts}, or "
+            "set devices to use fewer."
+        )
+    return training.batch_size // parts

@@ -1,0 +1,97 @@
+"""One step of generation: keys and values of the past are kept, those of the image made once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from captionkit.backends.flax.models.gpt2.modeling import Block, layer_scales
+from captionkit.backends.flax.models.layers import merge_heads
+
+
+class Prepared(NamedTuple):
+    """What does not change while captions are generated.
+
+    blocks: parameters by layer, sliced once, for slicing in every step would copy them.
+    cross: by layer the keys and values of the image, `(batch, tokens, heads, width)`.
+    """
+
+    params: dict[str, Any]
+    blocks: list[Any]
+    cross: list[tuple[jax.Array, jax.Array]]
+
+
+def start_decoding(
+    graphdef: nnx.GraphDef,
+    params: dict[str, Any],
+    encoder_hidden_states: jax.Array,
+    lanes: int,
+    length: int,
+) -> tuple[Prepared, Any]:
+    """What decoding keeps, and an empty cache for `lanes` captions an image of `length` tokens.
+
+    The leaves of the cache begin with `(batch x lanes, ...)` and may be reordered along it.
+    """
+    decoder = nnx.merge(graphdef, params).decoder
+    config = decoder.config
+    blockdef, stacked = nnx.split(decoder.h)
+    blocks = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(config.n_layer)]
+    cross = [nnx.merge(blockdef, b).cross_keys_values(encoder_hidden_states) for b in blocks]
+    batch, dtype = encoder_hidden_states.shape[0], encoder_hidden_states.dtype
+    shape = (batch * lanes, length, config.n_head, config.n_embd // config.n_head)
+    cache = [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in blocks]
+    return Prepared(params, blocks, cross), cache
+
+
+def decode_step(
+    graphdef: nnx.GraphDef, prepared: Prepared, cache: Any, tokens: jax.Array, position: jax.Array
+) -> tuple[jax.Array, Any]:
+    """Logits of the next token, `(batch x lanes, vocab)`, and the cache with this position.
+
+    tokens: `(batch, lanes)`, the tokens at `position`.
+    """
+    decoder = nnx.merge(graphdef, prepared.params).decoder
+    config, scales = decoder.config, layer_scales(decoder.config)
+    blockdef, _ = nnx.split(decoder.h)
+    dtype = prepared.cross[0][0].dtype
+    x = decoder.wte(tokens, dtype) + decoder.wpe(position, dtype)
+    new_cache = []
+    for i, (parameters, cross, past) in enumerate(
+        zip(prepared.blocks, prepared.cross, cache, strict=True)
+    ):
+        scale = None if scales is None else scales[i]
+        block = nnx.merge(blockdef, parameters)
+        x, kept = _block_step(block, x, past, cross, position, scale)
+        new_cache.append(kept)
+    x = decoder.ln_f(x).reshape(-1, config.n_embd)
+    table = decoder.output_embedding.embedding[...].astype(dtype)
+    # the table first: its rows are read in order, which x @ table.T is slower at
+    return (table @ x.T).T, new_cache
+
+
+def _block_step(
+    block: Block,
+    x: jax.Array,
+    past: tuple[jax.Array, jax.Array],
+    cross: tuple[jax.Array, jax.Array],
+    position: jax.Array,
+    layer_scale: jax.Array | None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """x: `(batch, lanes, width)`. Lanes are the positions that attend to one and the same image."""
+    scale = block.config.attention_scale
+    batch, lanes, _ = x.shape
+
+    query, key, value = block.self_qkv(x, layer_scale)
+    rows = (batch * lanes, 1, *query.shape[2:])
+    keys = jax.lax.dynamic_update_slice_in_dim(past[0], key.reshape(rows), position, 1)
+    values = jax.lax.dynamic_update_slice_in_dim(past[1], value.reshape(rows), position, 1)
+    seen = (jnp.arange(keys.shape[1]) <= position)[None, None, None, :]
+    y = jax.nn.dot_product_attention(query.reshape(rows), keys, values, mask=seen, scale=scale)
+    x = x + block.attn_proj(merge_heads(y).reshape(batch, lanes, -1))
+
+    y = jax.nn.dot_product_attention(block.cross_q(x, layer_scale), *cross, scale=scale)
+    x = x + block.cross_proj(merge_heads(y))
+    return x + block.mlp(x), (keys, values)
