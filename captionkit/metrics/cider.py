@@ -66,6 +66,8 @@ class Cider:
     def compute(self) -> Scores:
         """The mean over all pairs, and the value of each."""
         images = len(self._captions_per_image)
+        if not images:
+            return Scores({self.keys[0]: 0.0}, {self.keys[0]: []})
         if images == 1 and self._frequencies is None:
             warnings.warn(
                 "CIDEr over a single image is 0 by definition: no n-gram is rarer than another. "
@@ -78,8 +80,9 @@ class Cider:
             self._frequencies,
             self._robust,
         )
-        mean = float(per_image.mean()) if images else 0.0
-        return Scores({self.keys[0]: mean}, {self.keys[0]: per_image.tolist()})
+        return Scores(
+            {self.keys[0]: float(per_image.mean())}, {self.keys[0]: per_image.tolist()}
+        )
 
 
 class CiderD(Cider):

@@ -81,7 +81,7 @@ class DocumentFrequencies:
     def load(cls, path: str | os.PathLike[str]) -> DocumentFrequencies:
         """Read what `save` wrote. Raises `MetricError` for any other file."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             return _checked(arrays)
         except FileNotFoundError:

@@ -47,7 +47,7 @@ class WordCorpus:
         lengths = self.lengths
         captions = np.repeat(np.arange(len(lengths)), lengths)
         ends = np.repeat(np.cumsum(lengths), lengths)
-        size = max(len(self.vocabulary), 1)
+        size = len(self.vocabulary)
 
         starts = np.arange(len(ids))
         grams, known_grams, count = ids, np.arange(len(known[0].last) if known else 0), size
@@ -63,7 +63,7 @@ class WordCorpus:
                     keys = np.concatenate([keys, known_grams[table.prefix] * size + table.last])
                 distinct, inverse = np.unique(keys, return_inverse=True)
                 grams, known_grams = np.split(inverse, [len(starts)])
-                prefixes, last = np.divmod(distinct, size)
+                prefixes, last = np.divmod(distinct, max(size, 1))
                 count = len(distinct)
             yield Ngrams(captions[starts], grams, count, known_grams, KnownNgrams(prefixes, last))
 

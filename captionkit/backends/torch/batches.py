@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from captionkit.data.preprocess import Preprocessor
 
 Visit = tuple[int, int]  # (image index, caption index)
+NOBODY = -1  # the image index of a visit that only fills up the last batch
 
 
 class TrainingExamples(Dataset):
@@ -43,6 +44,8 @@ class TrainingExamples(Dataset):
 
     def __getitem__(self, visit: Visit) -> dict[str, Any]:
         index, caption = visit
+        if index == NOBODY:
+            return {}
         example = self.dataset[index]
         try:
             pixels = self.preprocess(example.image)
@@ -54,12 +57,17 @@ class TrainingExamples(Dataset):
 
 
 class EpochOrder(Sampler):
-    """The visits of an epoch, in the order that core draws from the seed."""
+    """The visits of an epoch, in the order that core draws from the seed.
 
-    def __init__(self, dataset: CaptionDataset, captions: str, seed: int):
+    multiple: fill up to a multiple of so many with visits to nobody. Of several processes each
+    then has as many batches as the others, and no image is shown twice for it.
+    """
+
+    def __init__(self, dataset: CaptionDataset, captions: str, seed: int, multiple: int = 1):
         self.dataset = dataset
         self.captions = captions
         self.seed = seed
+        self.multiple = multiple
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -68,12 +76,14 @@ class EpochOrder(Sampler):
 
     def __iter__(self) -> Iterator[Visit]:
         order = visits(self.dataset, self.captions, self.seed, self.epoch)
-        return (tuple(visit) for visit in order.tolist())  # type: ignore[misc]
+        filling = [(NOBODY, NOBODY)] * (len(self) - len(order))
+        return iter([*map(tuple, order.tolist()), *filling])
 
     def __len__(self) -> int:
+        count = len(self.dataset)
         if self.captions == "all":
-            return int(self.dataset.caption_counts().sum())
-        return len(self.dataset)
+            count = int(self.dataset.caption_counts().sum())
+        return -(-count // self.multiple) * self.multiple
 
 
 class Collate:
@@ -95,7 +105,7 @@ class Collate:
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Called by the DataLoader with the examples of one pass."""
         skipped = [example["skipped"] for example in examples if "skipped" in example]
-        kept = [example for example in examples if "skipped" not in example]
+        kept = [example for example in examples if "pixels" in example]
         if not kept:
             # a batch needs a row: one black image from which nothing is learned
             blank = numpy.zeros((*self.size, 3), numpy.uint8)

@@ -58,7 +58,9 @@ def _train(job: TrainingJob) -> Path:
         num_beams=recipe.decoding.num_beams,
     )
 
-    order = EpochOrder(job.train, recipe.data.captions, recipe.training.seed)
+    # of several processes all have as many batches; one alone needs no filling
+    multiple = args.per_device_train_batch_size * args.world_size if args.world_size > 1 else 1
+    order = EpochOrder(job.train, recipe.data.captions, recipe.training.seed, multiple)
     examples = TrainingExamples(
         job.train, _token_ids(job, model, tokenizer), preprocess, len(order),
         recipe.data.on_bad_image,

@@ -77,7 +77,7 @@ class CaptionTrainer(Trainer):
         counts = torch.tensor(
             [
                 sum(int((batch["labels"] != IGNORED).sum()) for batch in batches),
-                sum(len(batch["labels"]) for batch in batches),
+                sum(int((batch["labels"] != IGNORED).any(1).sum()) for batch in batches),
             ],
             device=device,
         )

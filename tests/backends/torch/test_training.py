@@ -19,7 +19,8 @@ from captionkit.errors import ConfigError, OutputError, TrainingInterrupted
 
 SMALL = {
     "device": "cpu", "batch_size": 4, "learning_rate": 2e-3, "eval_batch_size": 8,
-    "test_size": 0.25, "metrics": ["wer"], "max_new_tokens": 10, "logging_steps": 2, "precision": "fp32",
+    "test_size": 0.25, "metrics": ["wer"], "max_new_tokens": 10, "logging_steps": 2,
+    "precision": "fp32",
 }  # fmt: skip
 
 

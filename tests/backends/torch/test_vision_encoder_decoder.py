@@ -31,7 +31,8 @@ ENCODER = {
 }  # fmt: skip
 SMALL = {
     "device": "cpu", "batch_size": 4, "learning_rate": 2e-3, "eval_batch_size": 8,
-    "test_size": 0.25, "metrics": ["wer"], "max_new_tokens": 10, "logging_steps": 1, "precision": "fp32",
+    "test_size": 0.25, "metrics": ["wer"], "max_new_tokens": 10, "logging_steps": 1,
+    "precision": "fp32",
 }  # fmt: skip
 
 

@@ -1,0 +1,245 @@
+"""The training loop: updates, and what the plan says is due after each."""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from captionkit import checkpoints
+from captionkit.backends.flax.batches import TrainingBatches, Update
+from captionkit.backends.flax.captioner import FlaxCaptioner, versions
+from captionkit.backends.flax.model_folder import Model, write_config_files
+from captionkit.backends.flax.optimizer import Trained
+from captionkit.backends.flax.schedule import learning_rate
+from captionkit.backends.flax.state import BackgroundWriter, on_host, read_state, write_state
+from captionkit.backends.flax.step import (
+    Metrics,
+    TrainState,
+    compile_step,
+    initial_state,
+    on_one_device,
+    replicated,
+    train_step,
+)
+from captionkit.errors import DivergedError
+from captionkit.plan import Plan
+from captionkit.types import TrainEvent, TrainingJob
+
+_MOST_OVERFLOWS = 100  # in a row, before training is called off
+
+
+class CaptionTrainer:
+    """Trains the model of one `TrainingJob`.
+
+    model: whose weights are the first ones; `params` holds those of the moment.
+    batches: the updates of the run. logits: see `train_step`.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        model: Model,
+        batches: TrainingBatches,
+        trained: Trained,
+        logits: Any,
+        devices: list[jax.Device],
+        precision: str,
+    ):
+        training = job.recipe.training
+        self.job = job
+        self.model = model
+        self.batches = batches
+        self.trained = trained
+        self.devices = devices
+        self.precision = precision
+        self.total_steps = batches.total_steps
+        self.plan = Plan(
+            job.recipe, batches.steps_per_epoch, self.total_steps,
+            has_validation=job.evaluator is not None,
+            higher_is_better=job.higher_is_better,
+            history=job.history,
+        )  # fmt: skip
+        step = functools.partial(train_step, logits=logits, training=training, trained=trained)
+        self.train_step = compile_step(step, devices)
+        self.key = jax.random.key(training.seed)
+        self.writer = BackgroundWriter()
+        self.interrupted = False
+        self.step = 0
+        self.loss_sum = 0.0  # of the updates since the last log
+        self.steps_in_sum = 0
+        self.overflows = 0
+        self.overflows_in_a_row = 0
+        self.running: _Running | None = None
+        state = initial_state(model.params, training, trained, precision)
+        if job.resume_from:
+            state = self._restore(job.resume_from, state)
+        self.state: TrainState = replicated(state, devices)
+        self.model = model._replace(params={})  # those of the state are the ones that count
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The weights of this moment, on the first device, until the next update."""
+        return on_one_device(self.state.params)
+
+    def run(self) -> None:
+        """Train to the end, or until it is asked to stop; everything is written on return."""
+        job, plan = self.job, self.plan
+        sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(self.state.params)]
+        self.emit(
+            "start",
+            parameters=sum(sizes),
+            trainable=self.trained.count,
+            device=self.devices[0].platform,
+            devices=len(self.devices),
+            versions=versions(),
+        )
+        try:
+            if job.evaluator is not None and not job.resume_from:
+                job.evaluator.preview(self._captioner())
+            if job.resume_from and plan.evaluation_missed(self.step, job.history):
+                self.evaluate()
+            with closing(self.batches.updates(self.step)) as updates:
+                for update in updates:
+                    self._update(update)
+                    if self._finished_after_what_is_due():
+                        break
+            self._settle()
+            self.writer.wait()
+        finally:
+            self.writer.close()
+
+    # ---- one update ----------------------------------------------------------------------------
+
+    def _update(self, update: Update) -> None:
+        for image_id, reason in update.skipped:
+            self.emit("skip", image_id=image_id, reason=reason)
+        rate = learning_rate(self.job.recipe.training, self.step, self.total_steps)
+        self.state, metrics = self.train_step(
+            self.state, update.arrays, np.float32(rate), self.key
+        )
+        self._settle()  # the update before, while this one runs
+        self.step += 1
+        self.running = _Running(self.step, rate, metrics)
+        self.emit("step", images=update.images)
+
+    def _settle(self) -> None:
+        """Fetch the metrics of the update that was begun last, and log if it is due after it."""
+        if self.running is None:
+            return
+        step, rate, metrics = self.running
+        self.running = None
+        values = {name: float(value) for name, value in metrics.items()}
+        self.loss_sum += values["loss_sum"] / max(values["tokens"], 1.0)
+        self.steps_in_sum += 1
+        self.overflows += bool(values["overflow"])
+        self.overflows_in_a_row = (self.overflows_in_a_row + 1) * bool(values["overflow"])
+        if self.plan.log_due(step):
+            self._log(step, rate, values["grad_norm"])
+        if self.overflows_in_a_row == _MOST_OVERFLOWS:
+            raise DivergedError(self._diverged(step, rate, "gradients overflowed in every update"))
+
+    def _log(self, step: int, rate: float, grad_norm: float) -> None:
+        """Report the mean loss since the last log, exact also across a resumption."""
+        loss = self.loss_sum / self.steps_in_sum
+        values: dict[str, Any] = {"loss": loss, "learning_rate": rate}
+        if self.job.recipe.training.max_grad_norm and math.isfinite(grad_norm):
+            values["grad_norm"] = grad_norm
+        if self.overflows:
+            values["overflows"] = self.overflows
+        self.loss_sum, self.steps_in_sum, self.overflows = 0.0, 0, 0
+        self.emit("log", step, **values)
+        if not math.isfinite(loss):
+            raise DivergedError(self._diverged(step, rate, f"loss became {loss}"))
+
+    def _diverged(self, step: int, rate: float, what: str) -> str:
+        saved = sorted(checkpoints.all_checkpoints(self.job.output_dir), key=checkpoints.step_of)
+        back = f"resume=True goes on from {saved[-1].name}" if saved else "no checkpoint is saved"
+        return (
+            f"The {what} at step {step} (learning rate {rate:.3g}). Lower learning_rate, lengthen "
+            f"warmup_steps or set precision='fp32'; {back}."
+        )
+
+    # ---- evaluating, saving --------------------------------------------------------------------
+
+    def _finished_after_what_is_due(self) -> bool:
+        """Evaluate and save as the plan says; whether the run ends here, before its last step."""
+        stop = self.job.should_stop()
+        evaluate = self.plan.evaluation_due(self.step) and not stop
+        save = self.plan.save_due(self.step) or stop
+        if evaluate or save:
+            self._settle()
+        if evaluate:
+            save = self.evaluate() or save
+        if save:
+            self.save()
+        self.interrupted = stop
+        return stop or (evaluate and self.plan.out_of_patience)
+
+    def evaluate(self) -> bool:
+        """Hand the weights of this moment to core's Evaluator; whether they are to be kept."""
+        evaluator = self.job.evaluator
+        assert evaluator is not None
+        values = evaluator(self._captioner())
+        self.emit("evaluate", **values)
+        prefixed = {f"eval_{name}": value for name, value in values.items()}
+        best = self.plan.evaluated(self.step, prefixed)
+        if best or not self.plan.keep_best:
+            evaluator.keep()
+        return best and self.plan.keep_best
+
+    def save(self) -> None:
+        """Copy the state, and write it to checkpoint-N while training goes on."""
+        self.writer.wait()
+        folder = self.job.output_dir / f"checkpoint-{self.step}"
+        if folder.exists():  # cut off in an earlier run
+            shutil.rmtree(folder)
+        state = on_host(on_one_device(self.state))
+        numbers = {
+            "loss_sum": self.loss_sum,
+            "steps": self.steps_in_sum,
+            "overflows": self.overflows,
+        }
+        model = self.model._replace(params=state.params)
+        write_config_files(folder, model, self.job.recipe.decoding)
+        keep, best_step = self.job.recipe.training.save_total_limit, self.plan.best_step
+
+        def write() -> None:
+            model.family.save_params(folder, model.params, model.config)
+            write_state(folder, state, numbers)
+            checkpoints.write_manifest(folder)
+            checkpoints.prune(folder.parent, keep, best_step)
+
+        self.writer.submit(write)
+        self.emit("save", path=str(folder))
+
+    def _restore(self, checkpoint: Path, state: TrainState) -> TrainState:
+        state, numbers = read_state(checkpoint, state)
+        self.step = int(state.step)
+        self.loss_sum = numbers["loss_sum"]
+        self.steps_in_sum = numbers["steps"]
+        self.overflows = numbers["overflows"]
+        return state
+
+    def _captioner(self) -> FlaxCaptioner:
+        return self.model._replace(params=self.params).captioner(self.precision)
+
+    def emit(self, kind: Any, step: int | None = None, /, **values: Any) -> None:
+        """Report to core, of the update that was begun last or of another."""
+        step = self.step if step is None else step
+        epoch = self.batches.epoch_at(step)
+        self.job.on_event(TrainEvent(kind, step, self.total_steps, epoch, values))
+
+
+class _Running(NamedTuple):
+    """An update whose metrics were not fetched yet."""
+
+    step: int
+    learning_rate: float
+    metrics: Metrics
