@@ -255,7 +255,7 @@ class Recipe:
 
     def replace(self, **settings: Any) -> Recipe:
         """A copy with some settings changed, by flat name. Unknown ones raise ConfigError."""
-        parts = {name: {} for name in (*_PARTS, "run")}
+        parts: dict[str, dict[str, Any]] = {name: {} for name in (*_PARTS, "run")}
         for name, value in settings.items():
             if name in _PARTS and isinstance(value, _PARTS[name]):
                 parts["run"][name] = value

@@ -76,19 +76,19 @@ def get_backend(name: str) -> Backend:
 
 def backend_for(model_type: str, preferred: str | None = None) -> Backend:
     """The backend that runs a model type: the preferred one if installed, else the first listed."""
-    supporting, missing = [], []
+    supporting: list[str] = []
+    missing: list[str] = []
     for name in names("backends"):
         backend = _try_load("backends", name)
         if backend is not None and model_type in backend.model_types:
-            command = backend().missing()
-            (missing if command else supporting).append((name, command))
-    for name, _ in supporting:
-        if name == preferred:
-            return get_backend(name)
+            if command := backend().missing():
+                missing.append(command)
+            else:
+                supporting.append(name)
     if supporting:
-        return get_backend(supporting[0][0])
+        return get_backend(preferred if preferred in supporting else supporting[0])
     if missing:
-        commands = " or ".join(command for _, command in missing)
+        commands = " or ".join(missing)
         raise NotInstalledError(
             f"No installed backend runs models of type {model_type!r}. Install one with: {commands}"
         )

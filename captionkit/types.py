@@ -86,8 +86,8 @@ class Scores:
 class Metric(Protocol):
     """Scores generated captions against references, pair by pair."""
 
-    keys: ClassVar[tuple[str, ...]]  # the names of the values that compute() gives
-    higher_is_better: ClassVar[bool]
+    keys: tuple[str, ...]  # the names of the values that compute() gives
+    higher_is_better: bool
 
     def update(self, prediction: str, references: Sequence[str]) -> None:
         """Take in one pair."""
@@ -106,8 +106,11 @@ class Captioner(Protocol):
     def caption(self, images: Any, **decoding: Any) -> list[Caption]:
         """Caption one image or many; `decoding` are the fields of `Decoding`."""
 
-    def loss(self, images: Any, captions: Sequence[str]) -> tuple[float, int]:
-        """Teacher-forced negative log-likelihood, summed over target tokens, and their number."""
+    def loss(self, images: Any, captions: Sequence[str | Sequence[str]]) -> tuple[float, int]:
+        """Teacher-forced negative log-likelihood, summed over target tokens, and their number.
+
+        For each image one caption or several, each of which counts.
+        """
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ _QUOTES = {
     **{char: "'" for char in "\u2019\u0092\u203a"},
     **{char: "``" for char in "\u201c\u0093\u00ab"},
     **{char: "''" for char in "\u201d\u0094\u00bb"},
+    **{char: char for char in "\u201a\u201e\u201f"},
 }
 
 # The parts that several rules share
@@ -145,6 +146,7 @@ _APOSTROPHE_WORDS = [
     f"[A-HJ-XZn]{_ANY_APOSTROPHE}[{LETTERS}]{{2,}}",
     f"{_APOSTROPHE}[2-9]0(?ai:s)",
     f"[{LETTERS}]+[aeiouyAEIOUY]{_ANY_APOSTROPHE}[aeiouA-Z][{LETTERS}]*",
+    f"(?ai:o){_ANY_APOSTROPHE}(?ai:o)",
     r"(?ai:cont'd\.?|nor'easter|c'mon|e'er|s'mores|ev'ry|li'l|nat'l)",
 ]
 _SYMBOL_WORDS = (
@@ -203,7 +205,7 @@ def _table() -> list[tuple[str, str, Callable[[str], list[str]]]]:
         (f"(?:{TITLES})\\.", "", _as_is),
         (
             "[A-Za-z]",
-            rf"\.{_SPACE_OR_END}+(?:(?:{SENTENCE_STARTS}){_SPACE_OR_END}|{_TAG})",
+            rf"\.{_SPACE_OR_END}+(?:{SENTENCE_STARTS}|{_TAG}){_SPACE_OR_END}",
             _as_is,
         ),
         ("[A-Za-z]\\.", "", _as_is),

@@ -6,7 +6,7 @@ import math
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ class TrainingBatches:
         start_id: int,
         pad_id: int,
         devices: int = 1,
-        workers: int | None = None,
+        threads: int | None = None,
         place: Callable[[dict[str, Any]], dict[str, Any]] = lambda arrays: arrays,
     ):
         self.dataset = dataset
@@ -70,7 +70,7 @@ class TrainingBatches:
         self.passes = recipe.training.accumulation_steps
         self.devices = devices
         self.rows = recipe.training.batch_size // (devices * self.passes)
-        self.workers = workers or min(16, os.cpu_count() or 1)
+        self.threads = threads or min(16, os.cpu_count() or 1)
         self.place = place
         self.longest = max(len(inputs) for texts in self.pairs for inputs, _ in texts)
         every_caption = recipe.data.captions == "all"
@@ -89,14 +89,14 @@ class TrainingBatches:
         passes = math.ceil(self.visits / (self.rows * self.devices))
         return epochs + min(done * self.passes, passes) / passes
 
-    def updates(self, first: int = 0) -> Iterator[Update]:
+    def updates(self, first: int = 0) -> Generator[Update, None, None]:
         """The updates from number `first` on, made ahead by a thread. Raises `ImageError`."""
         return ahead(self._updates(first), _AHEAD)
 
     def _updates(self, first: int) -> Iterator[Update]:
         size = self.recipe.training.batch_size
         epoch = -1
-        with ThreadPoolExecutor(self.workers) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
             for number in range(first, self.total_steps):
                 if number // self.steps_per_epoch != epoch:
                     epoch = number // self.steps_per_epoch
@@ -135,7 +135,12 @@ class TrainingBatches:
             return None
 
         skipped = [reason for reason in pool.map(fill, range(len(chosen))) if reason]
-        arrays = {"pixels": pixels, "input_ids": input_ids, "targets": targets, "mask": mask}
+        arrays: dict[str, np.ndarray] = {
+            "pixels": pixels,
+            "input_ids": input_ids,
+            "targets": targets,
+            "mask": mask,
+        }
         if self.devices == 1:
             arrays = {name: array[0] for name, array in arrays.items()}
         return Update(self.place(arrays), len(chosen) - len(skipped), skipped)
@@ -147,7 +152,7 @@ class TrainingBatches:
         return min(length, self.longest)
 
 
-def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
+def ahead(items: Iterator[Any], count: int) -> Generator[Any, None, None]:
     """The same items, `count` of them made by a thread before they are asked for.
 
     An error of the thread is raised where its item would have come. Closing the iterator ends it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import jax
 import jax.numpy as jnp
 
@@ -39,6 +41,11 @@ def choose_devices(options: FlaxOptions) -> list[jax.Device]:
             f"({found[0].device_kind}).{hint}"
         )
     return found[: options.devices]
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that a result depends on."""
+    return {name: version(name) for name in ("jax", "flax", "optax", "transformers")}
 
 
 def choose_precision(wanted: str, device: jax.Device) -> str:

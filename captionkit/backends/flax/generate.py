@@ -153,9 +153,7 @@ def _filtered(logits: jax.Array, sampling: _Sampling, numbers: _Numbers) -> jax.
         ordered = jnp.sort(logits, axis=-1, descending=True)
         probs = jax.nn.softmax(ordered, -1)
         before = jnp.cumsum(probs, -1) - probs
-        least = jnp.min(
-            jnp.where(before < numbers.top_p, ordered, jnp.inf), -1, keepdims=True
-        )
+        least = jnp.min(jnp.where(before < numbers.top_p, ordered, jnp.inf), -1, keepdims=True)
         logits = jnp.where(logits < least, -jnp.inf, logits)
     return logits
 

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 IGNORED = -100  # the target at positions that are not learned
 
 
-def caption_loss(
-    logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0
-) -> jax.Array:
+def caption_loss(logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
     """Negative log-likelihood in nats, summed over the targets that are not IGNORED.
 
     logits: `(batch, length, vocab)`, position t scores the token after input t.

@@ -91,7 +91,7 @@ def clip(
     gradients: dict[str, jax.Array], max_norm: float
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     """The gradients scaled down to a global norm of `max_norm` (0: as they are), and the norm."""
-    norm = optax.global_norm(gradients)
+    norm = jnp.sqrt(sum(jnp.square(gradient).sum() for gradient in gradients.values()))
     if not max_norm:
         return gradients, norm
     factor = jnp.minimum(1.0, max_norm / (norm + 1e-6))  # as torch's clip_grad_norm_
@@ -108,7 +108,7 @@ def only_trained(values: dict[str, jax.Array], trained: Trained) -> dict[str, ja
 
 def flatten(params: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested parameters by path."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in params.items():
         path = f"{above}{name}"
         flat |= flatten(value, f"{path}/") if isinstance(value, Mapping) else {path: value}

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from captionkit.backends.flax.loss import IGNORED, caption_loss
@@ -135,16 +134,18 @@ def train_step(
 
 
 def logits_of(
-    family: Any, graphdef: Any, preprocess: Preprocessor, dtype: Any, remat: bool, dropout: bool
+    family: Any, config: Any, preprocess: Preprocessor, dtype: Any, remat: bool = False
 ) -> Callable[..., jax.Array]:
     """The `logits` of `train_step` for a model family: uint8 pixels in, computed in `dtype`."""
+    graphdef, _ = family.abstract(config)
 
     def logits(
         params: Any, pixels: jax.Array, input_ids: jax.Array, mask: jax.Array, key: jax.Array
     ) -> jax.Array:
+        pixel_values = normalised(pixels, preprocess)
         return family.apply(
-            graphdef, params, normalised(pixels, preprocess), input_ids, mask,
-            dropout_key=key if dropout else None, dtype=dtype, remat=remat,
+            graphdef, params, pixel_values, input_ids, mask,
+            dropout_key=key, dtype=dtype, remat=remat,
         )  # fmt: skip
 
     return logits

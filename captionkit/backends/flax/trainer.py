@@ -14,7 +14,8 @@ import numpy as np
 
 from captionkit import checkpoints
 from captionkit.backends.flax.batches import TrainingBatches, Update
-from captionkit.backends.flax.captioner import FlaxCaptioner, versions
+from captionkit.backends.flax.captioner import FlaxCaptioner
+from captionkit.backends.flax.devices import versions
 from captionkit.backends.flax.model_folder import Model, write_config_files
 from captionkit.backends.flax.optimizer import Trained
 from captionkit.backends.flax.schedule import learning_rate
@@ -58,7 +59,6 @@ class CaptionTrainer:
         self.batches = batches
         self.trained = trained
         self.devices = devices
-        self.precision = precision
         self.total_steps = batches.total_steps
         self.plan = Plan(
             job.recipe, batches.steps_per_epoch, self.total_steps,
@@ -82,6 +82,9 @@ class CaptionTrainer:
             state = self._restore(job.resume_from, state)
         self.state: TrainState = replicated(state, devices)
         self.model = model._replace(params={})  # those of the state are the ones that count
+        self.captioner = FlaxCaptioner(
+            model.family, model.config, {}, model.tokenizer, model.preprocess, precision
+        )
 
     @property
     def params(self) -> dict[str, Any]:
@@ -102,7 +105,8 @@ class CaptionTrainer:
         )
         try:
             if job.evaluator is not None and not job.resume_from:
-                job.evaluator.preview(self._captioner())
+                self.captioner.params = self.params
+                job.evaluator.preview(self.captioner)
             if job.resume_from and plan.evaluation_missed(self.step, job.history):
                 self.evaluate()
             with closing(self.batches.updates(self.step)) as updates:
@@ -121,9 +125,7 @@ class CaptionTrainer:
         for image_id, reason in update.skipped:
             self.emit("skip", image_id=image_id, reason=reason)
         rate = learning_rate(self.job.recipe.training, self.step, self.total_steps)
-        self.state, metrics = self.train_step(
-            self.state, update.arrays, np.float32(rate), self.key
-        )
+        self.state, metrics = self.train_step(self.state, update.arrays, np.float32(rate), self.key)
         self._settle()  # the update before, while this one runs
         self.step += 1
         self.running = _Running(self.step, rate, metrics)
@@ -186,7 +188,8 @@ class CaptionTrainer:
         """Hand the weights of this moment to core's Evaluator; whether they are to be kept."""
         evaluator = self.job.evaluator
         assert evaluator is not None
-        values = evaluator(self._captioner())
+        self.captioner.params = self.params
+        values = evaluator(self.captioner)
         self.emit("evaluate", **values)
         prefixed = {f"eval_{name}": value for name, value in values.items()}
         best = self.plan.evaluated(self.step, prefixed)
@@ -204,7 +207,7 @@ class CaptionTrainer:
         numbers = {
             "loss_sum": self.loss_sum,
             "steps": self.steps_in_sum,
-            "overflows": self.overflows,
+            "overflows": [self.overflows, self.overflows_in_a_row],
         }
         model = self.model._replace(params=state.params)
         write_config_files(folder, model, self.job.recipe.decoding)
@@ -224,11 +227,8 @@ class CaptionTrainer:
         self.step = int(state.step)
         self.loss_sum = numbers["loss_sum"]
         self.steps_in_sum = numbers["steps"]
-        self.overflows = numbers["overflows"]
+        self.overflows, self.overflows_in_a_row = numbers["overflows"]
         return state
-
-    def _captioner(self) -> FlaxCaptioner:
-        return self.model._replace(params=self.params).captioner(self.precision)
 
     def emit(self, kind: Any, step: int | None = None, /, **values: Any) -> None:
         """Report to core, of the update that was begun last or of another."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 import torch
@@ -63,7 +63,13 @@ class EpochOrder(Sampler):
     then has as many batches as the others, and no image is shown twice for it.
     """
 
-    def __init__(self, dataset: CaptionDataset, captions: str, seed: int, multiple: int = 1):
+    def __init__(
+        self,
+        dataset: CaptionDataset,
+        captions: Literal["random", "all", "first"],
+        seed: int,
+        multiple: int = 1,
+    ):
         self.dataset = dataset
         self.captions = captions
         self.seed = seed

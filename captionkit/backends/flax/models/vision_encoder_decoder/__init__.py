@@ -25,6 +25,7 @@ from captionkit.backends.flax.models.vision_encoder_decoder.decoding import (
 )
 from captionkit.backends.flax.models.vision_encoder_decoder.modeling import VisionEncoderDecoder
 from captionkit.backends.flax.models.vision_encoder_decoder.weights import known_names, table
+from captionkit.data.captions import special_ids
 
 __all__ = [
     "UNTRAINED", "Config", "abstract", "apply", "config_of", "decode", "decode_step", "encode",
@@ -49,9 +50,7 @@ def config_of(folder: Path) -> Config:
 def for_tokenizer(config: Config, tokenizer: Any) -> Config:
     """The configuration with vocabulary size and special ids, for a model made from scratch."""
     values = json.loads(config.source)
-    start = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
-    end = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
-    pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    start, end, pad = special_ids(tokenizer)
     tokens = {"eos_token_id": end, "pad_token_id": pad}
     values |= {**tokens, "decoder_start_token_id": start}
     values["decoder"] |= {**tokens, "bos_token_id": start, "vocab_size": len(tokenizer)}

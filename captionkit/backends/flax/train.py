@@ -1,0 +1,82 @@
+"""One training run in JAX, told from top to bottom."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from pathlib import Path
+
+from captionkit.backends.flax.batches import TrainingBatches
+from captionkit.backends.flax.devices import DTYPES, choose_devices, choose_precision
+from captionkit.backends.flax.model_folder import Model, open_model, write_config_files
+from captionkit.backends.flax.optimizer import flatten, trained_tensors
+from captionkit.backends.flax.state import on_host
+from captionkit.backends.flax.step import logits_of, shared_out
+from captionkit.backends.flax.trainer import CaptionTrainer
+from captionkit.data.captions import encode_captions
+from captionkit.types import TrainingJob
+
+
+def train(job: TrainingJob) -> Path:
+    """Train as the job says; writes checkpoints and, at the end, the model to `job.output_dir`."""
+    recipe, options = job.recipe, job.options
+    devices = choose_devices(options)
+    precision = choose_precision(recipe.training.precision, devices[0])
+
+    model = open_model(job.model, recipe.training.seed, recipe.trust_remote_code)
+    family, config = model.family, model.config
+    trained = trained_tensors(
+        family.tensor_names(config),
+        {path: leaf.shape for path, leaf in flatten(model.params).items()},
+        recipe.training.freeze,
+        family.UNTRAINED,
+    )
+    start_id, _, pad_id = family.token_ids(config)
+    batches = TrainingBatches(
+        job.train, _token_ids(job, model), model.preprocess, recipe, start_id, pad_id,
+        len(devices), options.threads, functools.partial(shared_out, devices=devices),
+    )  # fmt: skip
+    logits = logits_of(family, config, model.preprocess, DTYPES[precision], options.remat)
+    trainer = CaptionTrainer(job, model, batches, trained, logits, devices, precision)
+    del model  # its first weights
+    trainer.run()
+
+    if not trainer.interrupted:
+        _save_final(_best(trainer), job)
+        trainer.emit("end")
+    return job.output_dir
+
+
+def _token_ids(job: TrainingJob, model: Model) -> list[list[list[int]]]:
+    """Token ids by image and caption; a caption too long for the model is a DataError."""
+    captions = [job.train.captions_of(i) for i in range(len(job.train))]
+    encoded = encode_captions(
+        model.tokenizer,
+        [text for texts in captions for text in texts],
+        max_tokens=job.recipe.training.max_caption_tokens,
+        limit=model.family.text_limit(model.config),
+        names=[job.train.image_ids[i] for i, texts in enumerate(captions) for _ in texts],
+    )
+    ids = iter(encoded)
+    return [[next(ids) for _ in texts] for texts in captions]
+
+
+def _best(trainer: CaptionTrainer) -> Model:
+    """The model with the weights that the run ends with."""
+    best, model = trainer.plan.best_step, trainer.model
+    if not trainer.plan.keep_best or best in (None, trainer.step):
+        return model._replace(params=on_host(trainer.params))
+    folder = trainer.job.output_dir / f"checkpoint-{best}"
+    return model._replace(params=model.family.load_params(folder, model.config))
+
+
+def _save_final(model: Model, job: TrainingJob) -> None:
+    # beside, then moved: a crash while writing leaves no half of a model in the run's folder
+    temporary = job.output_dir / ".saving"
+    shutil.rmtree(temporary, ignore_errors=True)
+    write_config_files(temporary, model, job.recipe.decoding)
+    model.family.save_params(temporary, model.params, model.config)
+    for path in temporary.iterdir():
+        os.replace(path, job.output_dir / path.name)
+    temporary.rmdir()
