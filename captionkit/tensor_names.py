@@ -9,6 +9,8 @@ bare GPT-2 have other names, and old ones hold tensors that are no weights.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 _VIT_RENAMES = [
     (r"^(?:vit|deit)\.", ""),  # image classifiers hold the encoder under its name
@@ -48,3 +50,40 @@ def canonical(name: str, model_type: str) -> str | None:
     if any(re.fullmatch(pattern, name) for pattern in _IGNORED[model_type]):
         return None
     return name
+
+
+def vit_names(config: Mapping[str, Any]) -> Iterator[str]:
+    """The canonical names of all tensors of a ViT or DeiT, from its config."""
+    yield from ("embeddings.cls_token", "embeddings.position_embeddings")
+    if config.get("model_type") == "deit":
+        yield "embeddings.distillation_token"
+    modules = ["embeddings.patch_embeddings.projection", "layernorm", "pooler.dense"]
+    for layer in range(config.get("num_hidden_layers", 12)):
+        modules += [f"encoder.layer.{layer}.{name}" for name in _VIT_LAYER]
+    for module in modules:
+        yield f"{module}.weight"
+        if ".attention.attention." not in module or config.get("qkv_bias", True):
+            yield f"{module}.bias"
+
+
+def gpt2_names(config: Mapping[str, Any]) -> Iterator[str]:
+    """The canonical names of all tensors of a GPT-2 with cross-attention, from its config."""
+    yield from ("transformer.wte.weight", "transformer.wpe.weight")
+    if not config.get("tie_word_embeddings", True):
+        yield "lm_head.weight"
+    modules = ["transformer.ln_f"]
+    for layer in range(config.get("n_layer", 12)):
+        modules += [f"transformer.h.{layer}.{name}" for name in _GPT2_LAYER]
+    for module in modules:
+        yield from (f"{module}.weight", f"{module}.bias")
+
+
+_VIT_LAYER = (
+    "layernorm_before", "attention.attention.query", "attention.attention.key",
+    "attention.attention.value", "attention.output.dense", "layernorm_after",
+    "intermediate.dense", "output.dense",
+)  # fmt: skip
+_GPT2_LAYER = (
+    "ln_1", "attn.c_attn", "attn.c_proj", "ln_cross_attn", "crossattention.q_attn",
+    "crossattention.c_attn", "crossattention.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj",
+)  # fmt: skip

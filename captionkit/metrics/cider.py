@@ -80,9 +80,7 @@ class Cider:
             self._frequencies,
             self._robust,
         )
-        return Scores(
-            {self.keys[0]: float(per_image.mean())}, {self.keys[0]: per_image.tolist()}
-        )
+        return Scores({self.keys[0]: float(per_image.mean())}, {self.keys[0]: per_image.tolist()})
 
 
 class CiderD(Cider):

@@ -47,3 +47,4 @@ SENTENCE_STARTS = _any_of(
     This We What When While Yet You
     """
 )
+SENTENCE_STARTS += r"|M(?ai:[rs])\."

@@ -42,10 +42,6 @@ def _always(*tokens: str) -> Callable[[str], list[str]]:
     return lambda token: list(tokens)
 
 
-def _in_two(token: str) -> list[str]:
-    return [token[:3], token[3:]]
-
-
 def _without_soft_hyphens(token: str) -> list[str]:
     return [token.replace("\u00ad", "") or "-"]
 
@@ -109,6 +105,7 @@ _COUNTRIES = (
     r"(?:(?ai:canada|sino|korean|eu|japan|non)-(?ai:u\.s)|(?ai:u\.s\.-)(?ai:u\.k|u\.s\.s\.r))"
 )
 _DOTTED_COMPOUND = f"[A-Za-z0-9][A-Za-z0-9.,\u00ad]*(?:-(?:{_ACRONYM}\\.|[A-Za-z0-9\u00ad]+))+"
+_INITIALS = "[A-Z]+(?:(?:[+&]|(?ai:&amp;))[A-Z]+)+"
 _SLASHED = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}"
 _TAG_NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
 _TAG_VALUE = f"(?:'[^'\\r\\n]*'|\"[^\"\\r\\n]*\"|{_TAG_NAME})"
@@ -123,7 +120,8 @@ _HOST = (
     r"(?:(?ai:www)\.(?:[^ \t\n\f\r\"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}"
     r"|(?:[^ \t\n\f\r\"`'<>|.!?(){},-_$]+\.)+(?ai:com|net|org|edu))"
 )
-_ADDRESS = rf"{_HOST}(?:/[^ \t\n\f\r\"<>|()]+{_URL_TAIL})?"
+# the first host that a path follows leaves the most to the path
+_HOST_AND_PATH = _HOST.replace(")+", ")+?") + rf"/[^ \t\n\f\r\"<>|()]+{_URL_TAIL}"
 _EMAIL = (
     r"(?:(?ai:&lt;)|<)?[a-zA-Z0-9][^ \t\n\f\r\"<>|(){}\u00a0]*@"
     r"(?:[^ \t\n\f\r\"<>|(){}.\u00a0]+\.)*[^ \t\n\f\r\"<>|(){}.\u00a0]+(?:(?ai:&gt;)|>)?"
@@ -135,8 +133,8 @@ _FILE = (
 _PHONE = (
     r"(?:\([0-9]{2,3}\)[ \u00a0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \u00a0])?[0-9]{2,4}[- \u00a0])"
     r"[0-9]{3,4}[- \u00a0]?[0-9]{3,5}"
-    r"|(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"
 )
+_DOTTED_PHONE = r"(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"
 # words that keep their apostrophe
 _APOSTROPHE_WORDS = [
     f"{_APOSTROPHE}(?ai:n){_APOSTROPHE}?",
@@ -165,7 +163,10 @@ _NO_ASCII_LETTER = r"[^A-Za-z]"
 def _table() -> list[tuple[str, str, Callable[[str], list[str]]]]:
     """(token, what must follow it, spelling) of every rule."""
     return [
-        ("(?ai:cannot|gonna|gotta|lemme|gimme|wanna)", "", _in_two),
+        ("(?ai:can)", "(?ai:not)", _as_is),
+        ("(?ai:gon|wan)", "(?ai:na)", _as_is),
+        ("(?ai:got)", "(?ai:ta)", _as_is),
+        ("(?ai:gim|lem)", "(?ai:me)", _as_is),
         (_TAG, "", _unbroken_tag),
         ("(?ai:&md;|&mdash;|&ndash;)|[\u0096\u0097\u2013\u2014\u2015]", "", _always("--")),
         ("(?ai:&amp;)", "", _always("&")),
@@ -179,7 +180,8 @@ def _table() -> list[tuple[str, str, Callable[[str], list[str]]]]:
         ("'(?ai:t)", "(?ai:was|is)", _as_is),
         ("(?ai:y)" + _APOSTROPHE, f"[{LETTERS}]", _as_is),
         (_URL, "", _as_is),
-        (_ADDRESS, "", _as_is),
+        (_HOST, "", _as_is),
+        (_HOST_AND_PATH, "", _as_is),
         (_EMAIL, "", _as_is),
         (f"@[a-zA-Z_][a-zA-Z_0-9]*|#{_LETTER}+", "", _as_is),
         (_CLITIC, _NO_ASCII_LETTER, _plain_apostrophe),
@@ -197,7 +199,7 @@ def _table() -> list[tuple[str, str, Callable[[str], list[str]]]]:
         ("[¢£¤¥\u0080\u20a0€]", "", _spelled(_CURRENCIES)),
         # compounds and abbreviations
         (_COMPOUND, "", _without_soft_hyphens),
-        ("[A-Z]+(?:(?:[+&]|(?ai:&amp;))[A-Z]+)+", "", _plain_ampersand),
+        (_INITIALS, "", _plain_ampersand),
         (f"(?:{_ACRONYM}|{_COUNTRIES})\\.", "", _as_is),
         (_COUNTRIES, "", _as_is),
         (f"(?:{NAMES})\\.", _ANYTHING * 2, _as_is),
@@ -211,8 +213,10 @@ def _table() -> list[tuple[str, str, Callable[[str], list[str]]]]:
         ("[A-Za-z]\\.", "", _as_is),
         (f"(?:{BEFORE_NUMBERS})\\.", f"{_SPACE}?{_DIGIT}", _as_is),
         (f"(?:{_WORD}|{_COMPOUND}|{_DOTTED_COMPOUND})\\.", "[,;:\u3001]", _without_soft_hyphens),
+        (f"{_INITIALS}\\.", "[,;:\u3001]", _plain_ampersand),
         (_FILE, "[ \\t\u00a0\u2000-\u200a\u3000\\n.?!,]", _as_is),
         (_PHONE, "", _unbroken),
+        (_DOTTED_PHONE, "", _as_is),
         # smileys and symbols
         (_SMILEY, "[^A-Za-z0-9]", _unbroken),
         (_EASTERN_SMILEY, "", _unbroken),

@@ -83,7 +83,7 @@ def generated(kind: str, rng: random.Random) -> str:
         return joined(rng, WORDS + QUOTES + SIGNS + NUMBERS + ADDRESSES + SPACES)
     if kind == "ascii":
         return "".join(chr(rng.randrange(32, 127)) for _ in range(rng.randint(1, 16)))
-    planes = [(0xA0, 0x2100), (0xA0, 0xD7FF), (0xF900, 0xFFFF), (0x10000, 0x1FFFF), (0x7F, 0x100)]
+    planes = [(0xA0, 0x2100), (0xA0, 0xD7FF), (0xF900, 0xFFFF), (0x1F000, 0x1FFFF), (0x7F, 0x100)]
     text = [chr(rng.randrange(*rng.choice(planes))) for _ in range(rng.randint(1, 9))]
     text += rng.choices("ab1.,-'’& /@<>:", k=rng.randint(0, 7))
     rng.shuffle(text)

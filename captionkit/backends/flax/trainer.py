@@ -151,7 +151,7 @@ class CaptionTrainer:
         """Report the mean loss since the last log, exact also across a resumption."""
         loss = self.loss_sum / self.steps_in_sum
         values: dict[str, Any] = {"loss": loss, "learning_rate": rate}
-        if self.job.recipe.training.max_grad_norm and math.isfinite(grad_norm):
+        if math.isfinite(grad_norm):
             values["grad_norm"] = grad_norm
         if self.overflows:
             values["overflows"] = self.overflows

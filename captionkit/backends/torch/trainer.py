@@ -223,6 +223,10 @@ class _Timetable(TrainerCallback):
         if job.resume_from and trainer.plan.evaluation_missed(state.global_step, job.history):
             trainer.evaluate()
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # with several processes not every accelerate passes the epoch on to the sampler
+        self.trainer.order.set_epoch(int(state.epoch or 0))
+
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # before the scheduler moves on: the rate that this update used
         self.trainer.learning_rate = kwargs["optimizer"].param_groups[0]["lr"]

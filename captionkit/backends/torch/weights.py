@@ -33,16 +33,10 @@ def load_model(folder: Path, trust_remote_code: bool = False) -> Any:
             local_files_only=True,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except Exception as error:  # the readers of its many forms raise anything
         raise CheckpointError(
-            f"The weights in {folder} cannot be loaded: {_first_lines(error)}"
-        ) from None
-    except Exception as error:  # safetensors and the unpickler have their own error types
-        if type(error).__module__.split(".")[0] not in ("safetensors", "pickle", "_pickle"):
-            raise
-        raise CheckpointError(
-            f"The weights in {folder} are damaged: {_first_lines(error)}"
-        ) from None
+            f"The model in {folder} cannot be loaded: {_first_lines(error)}"
+        ) from error
     _check_complete(folder, info, family.UNUSED)
     return model.eval()
 

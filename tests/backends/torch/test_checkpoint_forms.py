@@ -56,7 +56,7 @@ def test_a_pickle_that_runs_code_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (folder / "model.safetensors").unlink()
     torch.save({"git.weight": Attack()}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"weights in .* (cannot be loaded|are damaged)"):
+    with pytest.raises(CheckpointError, match=r"model in .* cannot be loaded"):
         captionkit.load(folder)
     assert not (tmp_path / "attacked.txt").exists()
 
@@ -125,14 +125,14 @@ def broken_config(folder):
     ("harm", "words"),
     [
         (without_weights, "holds a config but no weights"),
-        (truncated_weights, "cannot be loaded|are damaged"),
-        (garbage_weights, "cannot be loaded|are damaged"),
-        (another_width, "of another shape|cannot be loaded.*size mismatch|shape"),
+        (truncated_weights, "cannot be loaded"),
+        (garbage_weights, "cannot be loaded"),
+        (another_width, "of another shape: .*intermediate"),
         (another_depth, r"missing from the file: git.encoder.layer.2"),
         (no_tokenizer, "no tokenizer that can be loaded"),
         (broken_tokenizer, "no tokenizer that can be loaded"),
         (no_processor, "preprocessor_config.json"),
-        (broken_config, r"config.json cannot be used"),
+        (broken_config, r"config.json cannot be used|cannot be loaded"),
     ],
 )
 def test_what_is_wrong_with_a_checkpoint_is_said(folder, harm, words):

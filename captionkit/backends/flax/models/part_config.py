@@ -41,7 +41,7 @@ def read_part(
     """
     renamed = {(aliases or {}).get(name, name): value for name, value in values.items()}
     for name, value in renamed.items():
-        if fixed and name in fixed and value not in (None, fixed[name]):
+        if fixed and name in fixed and value != fixed[name]:
             raise CheckpointError(
                 f"{where}: {name}={value!r} is not supported by the Flax backend; it must be "
                 f"{fixed[name]!r}."

@@ -47,7 +47,7 @@ class ViT(nnx.Module):
     ) -> jax.Array:
         """`(batch, height, width, channels)`, normalised -> `(batch, tokens, hidden_size)`."""
         keys = split_key(dropout_key, 2)
-        x = self.embeddings(pixel_values.astype(dtype))
+        x = self.embeddings(jnp.asarray(pixel_values, dtype))
         x = dropout(x, self.config.hidden_dropout_prob, keys[0])
         layer_keys = None
         if dropout_key is not None:
