@@ -95,9 +95,7 @@ def _encoder(folder: Path, config: Mapping[str, Any], seed: int) -> Tensors:
     width = part.get("hidden_size", 768)
     pooled = part.get("pooler_output_size") or width
     # image classifiers have no pooler; no caption depends on it, but loaders look for it
-    tensors.setdefault(
-        "pooler.dense.weight", _normal("pooler", (pooled, width), _std(part), seed)
-    )
+    tensors.setdefault("pooler.dense.weight", _normal("pooler", (pooled, width), _std(part), seed))
     tensors.setdefault("pooler.dense.bias", numpy.zeros(pooled, numpy.float32))
     _check(folder, tensors, vit_names(part))
     return tensors

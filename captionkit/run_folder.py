@@ -167,7 +167,9 @@ def _write_pages(
     from captionkit.report import write_grid, write_report
 
     predictions = evaluation.predictions
-    if warning := collapse_warning([row.prediction for row in predictions]):
+    if warning := collapse_warning(
+        [row.prediction for row in predictions], [row.references for row in predictions]
+    ):
         info["warnings"] = [warning]
         warnings.warn(warning, stacklevel=2)
     info["versions"] = {"captionkit": version("captionkit"), **info.get("versions", {})}

@@ -43,7 +43,8 @@ class Meteor:
     def update(self, prediction: str, references: Sequence[str]) -> None:
         """Take in one pair."""
         require_references(references, len(self._questions))
-        texts = [_field(text) for text in (*references, prediction)]
+        # of three bars the tokenisation makes three tokens, so none can be taken for a separator
+        texts = [ptb_tokenize(text) for text in (*references, prediction)]
         self._questions.append(" ||| ".join(["SCORE", *texts]))
 
     def compute(self) -> Scores:
@@ -81,7 +82,3 @@ class Meteor:
             program.stdin.write(" ||| ".join(["EVAL", *statistics]) + "\n")
             program.stdin.close()
             return [float(program.stdout.readline()) for _ in range(len(statistics) + 1)]
-
-
-def _field(text: str) -> str:
-    return ptb_tokenize(text).replace("|||", "")

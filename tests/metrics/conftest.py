@@ -11,7 +11,7 @@ Pair = tuple[str, list[str]]
 
 @pytest.fixture(scope="session")
 def corpora() -> list[list[Pair]]:
-    """Corpora of tokens: ties, repeats, empty captions, single and unequal numbers of references."""
+    """Corpora of tokens with ties, repeats, empty captions, unequal numbers of references."""
     return [_corpus(random.Random(seed)) for seed in range(150)]
 
 
@@ -36,7 +36,8 @@ def _corpus(rng: random.Random) -> list[Pair]:
         return " ".join(rng.choices(vocabulary, k=rng.choice([0, 1, 2, 3, 5, 8, 12, 15])))
 
     corpus = [
-        (caption(), [caption() for _ in range(rng.randint(1, 5))]) for _ in range(rng.randint(2, 12))
+        (caption(), [caption() for _ in range(rng.randint(1, 5))])
+        for _ in range(rng.randint(2, 12))
     ]
     corpus[0] = (corpus[0][0], [*corpus[0][1], "w0"])  # some reference has a word
     return corpus

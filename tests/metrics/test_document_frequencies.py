@@ -12,9 +12,7 @@ from captionkit.metrics.document_frequencies import DocumentFrequencies
 
 def ngrams(text):
     words = text.split()
-    return Counter(
-        tuple(words[i : i + n]) for n in range(1, 5) for i in range(len(words) - n + 1)
-    )
+    return Counter(tuple(words[i : i + n]) for n in range(1, 5) for i in range(len(words) - n + 1))
 
 
 def counted(references):
@@ -56,9 +54,7 @@ def test_counts_equal_a_dictionary(corpora):
         found = {}
         previous = [()]
         for ngrams_, counts in zip(table.ngrams, table.counts):
-            grams = [
-                (*previous[p], table.words[w]) for p, w in zip(ngrams_.prefix, ngrams_.last)
-            ]
+            grams = [(*previous[p], table.words[w]) for p, w in zip(ngrams_.prefix, ngrams_.last)]
             found |= dict(zip(grams, counts.tolist()))
             previous = grams
         assert found == expected
@@ -107,7 +103,9 @@ def test_only_empty_references_can_be_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"not a zip", b"PK\x03\x04 cut off", None], ids=["empty", "text", "cut", "other"]
+    "damage",
+    [b"", b"not a zip", b"PK\x03\x04 cut off", None],
+    ids=["empty", "text", "cut", "other"],
 )
 def test_other_files_are_refused(tmp_path, damage):
     path = tmp_path / "df.npz"

@@ -76,10 +76,11 @@ def test_any_text_has_tokens_in_lower_case_without_spaces_around(text):
     assert all(token and token not in ptb._PUNCTUATION for token in tokens.split(" ")) or not tokens
 
 
-words = st.sampled_from(
-    "a dog's cats' isn't twin-hulled U.S. Mr. can't (small) 10,000 3.5 1/2 and/or cannot £5 'em "
-    "R&D's x@y.com :) café 日本 [b] 20-year-old etc. <b> p.m. ½ 50% 1990s '90s gonna".split()
+WORDS = (
+    "the dog's cats' isn't twin-hulled U.S. Mr. can't (small) 10,000 3.5 and/or cannot £5 'em "
+    "x@y.com café 日本 [b] 20-year-old etc. p.m. 50% 1990s '90s gonna"
 )
+words = st.sampled_from(WORDS.split())
 ends = st.sampled_from(["", ".", ",", "!", "?", ";", "...", '"'])
 sentences = st.lists(st.tuples(words, ends).map("".join), max_size=8).map(" ".join)
 

@@ -17,24 +17,43 @@ PUNCTUATION = [
     *["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"],
     *[".", "?", "!", ",", ":", "-", "--", "...", ";"],
 ]
-WORDS = """
+
+
+def words(table: str) -> list[str]:
+    return table.split()
+
+
+WORDS = words(
+    """
     a b A B I s t o O cat dog man the The It don't can't isn't cannot Cannot gonna U.S U.S. u.s. Mr.
     Mr Dr. St. Inc. etc. etc e.g. i.e. a.m. p.m. Jan. No. no. vs. Ave. ft. oz. Ph.D. Co. Corp. Jr.
     20-year-old x-ray mid-1990s O'Neil o'clock l'eau rock'n'roll 'n' 'em 'til 'tis 'twas ma'am y'all
     ol' d' somethin' li'l nor'easter c'mon AT&T R&D a/b and/or w/o C++ c# .NET file.txt a_b x.html
-""".split()
-QUOTES = """ ' " `` '' ` ‘ ’ “ ” „ « » ‹ › 's 'S 't 'd 'll 're 've 'm n't N'T n’t ’s &quot; &apos; """.split()
-SIGNS = """
+    """
+)
+QUOTES = words(
+    """
+    ' " `` '' ` ‘ ’ “ ” „ « » ‹ ›
+    's 'S 't 'd 'll 're 've 'm n't N'T n’t ’s &quot; &apos;
+    """
+)
+SIGNS = words(
+    """
     . .. ... .... , ; : ! ? !! ?! ( ) [ ] { } - -- --- ----- – — … < > / \\ | @ # $ % ^ & * + = ~ _
     &amp; &lt; &gt; &nbsp; &mdash; &#39; <b> </b> <br/> <a:b> :) :-) ;) :( :D =) ^_^ -_- <3 ° © ™ •
-""".split()
-NUMBERS = """
+    """
+)
+NUMBERS = words(
+    """
     0 1 2 5 10 12 50 100 1000 1990 1990s '90s 90's 1st 2nd 3.5 .5 1,000 1/2 3/4 1-1/2 10:30 555 1212
     +1 -5 5th 5' 6" £ € ¥ ¢ US$ $ % ½ ¼ ⅓ ⅛ ² 12/25/2012 24/7 (555) 555-1212 3⁄4
-""".split()
-ADDRESSES = """
+    """
+)
+ADDRESSES = words(
+    """
     http://a.com https://x.y/z www.foo.com foo.com foo.org/bar a@b.com @foo #foo <a href="x"> ?q=1
-""".split()
+    """
+)
 SPACES = ["\u00a0", "\u00ad", "\u2009", "\u3000", "\u200b", "\t", "  "]
 
 

@@ -192,7 +192,8 @@ def _load_best(trainer: CaptionTrainer, output_dir: Path) -> None:
 def _save_final(trainer: CaptionTrainer, output_dir: Path) -> None:
     # beside, then moved: a crash while writing leaves no half of a model in the run's folder
     temporary = output_dir / ".saving"
-    shutil.rmtree(temporary, ignore_errors=True)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(temporary, ignore_errors=True)
     trainer.save_model(str(temporary), _internal_call=True)
     if trainer.is_world_process_zero():
         for path in temporary.iterdir():

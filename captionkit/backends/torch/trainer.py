@@ -164,7 +164,9 @@ class CaptionTrainer(Trainer):
         self.emit("save", path=str(folder))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # the Trainer would add training_args.bin, a pickle
+        # the Trainer would add training_args.bin, a pickle; it calls this in every process
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         model.save_pretrained(folder, state_dict=state_dict)

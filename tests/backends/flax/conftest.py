@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,6 +136,15 @@ def write_checkpoint(folder, config, tensors):
     (folder / "config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def make():
+    """The functions above, for tests that make models of their own."""
+    return SimpleNamespace(
+        config=ved_config, vit_shapes=vit_shapes, gpt2_shapes=gpt2_shapes, shapes=ved_shapes,
+        tensors=random_tensors, checkpoint=write_checkpoint,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

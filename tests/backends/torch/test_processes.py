@@ -28,13 +28,15 @@ def test_two_processes_give_the_losses_of_one(git_folder, pairs, tmp_path):
         [sys.executable, *command, str(tmp_path / "one")], check=True, env=env, capture_output=True
     )
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, *launcher, *command, str(tmp_path / "two")],
-        check=True, env=env, capture_output=True, timeout=300,
+        env=env, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
     one, two = (read_history(tmp_path / n / "captionkit/history.jsonl") for n in ("one", "two"))
     assert [row["step"] for row in one] == [row["step"] for row in two]
     for a, b in zip(one, two):
         for key in set(a) - {"images_per_second"}:
-            assert a[key] == pytest.approx(b[key], rel=1e-5), key
+            tolerance = 1e-4 if key == "grad_norm" else 1e-5
+            assert a[key] == pytest.approx(b[key], rel=tolerance), key
     assert json.loads((tmp_path / "two/captionkit/run.json").read_text())["processes"] == 2

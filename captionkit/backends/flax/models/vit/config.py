@@ -58,9 +58,7 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> ViTConfig:
         """From the Hugging Face config of a ViT or DeiT. Raises CheckpointError."""
-        read = read_part(
-            values, where, _DEFAULTS, fixed=_FIXED, without_effect=_WITHOUT_EFFECT
-        )
+        read = read_part(values, where, _DEFAULTS, fixed=_FIXED, without_effect=_WITHOUT_EFFECT)
         check_sizes(where, read, "hidden_size", "num_hidden_layers", "num_attention_heads")
         check_sizes(where, read, "intermediate_size")
         check_heads(where, read["hidden_size"], read["num_attention_heads"])

@@ -1,0 +1,60 @@
+"""The command line. Imported by the console script only; no framework is loaded for `--help`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from captionkit import __version__
+from captionkit.cli.captioning import caption, evaluate, report
+from captionkit.cli.listing import backends, datasets, metrics, recipes
+from captionkit.cli.scoring import compare, score
+from captionkit.cli.training import finetune
+from captionkit.errors import CaptionkitError, ConfigError, TrainingInterrupted
+from captionkit.settings import nearest
+
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    f.__name__: f
+    for f in (
+        finetune, caption, evaluate, report, score, compare, backends, datasets, metrics, recipes,
+    )
+}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 (an error), 2 (usage), 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"captionkit {__version__}")
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in _COMMANDS:
+            raise ConfigError(
+                f"There is no command {name!r}{nearest(name, _COMMANDS)}\n{_overview()}"
+            )
+        _COMMANDS[name](rest)
+    except TrainingInterrupted as error:
+        print(f"\ncaptionkit: {error}", file=sys.stderr)
+        return 130
+    except CaptionkitError as error:
+        print(f"captionkit: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("\ncaptionkit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone
+        return 0
+    return 0
+
+
+def _overview() -> str:
+    lines = ["captionkit: fine-tune, evaluate and run image-captioning models", "", "commands:"]
+    lines += [f"  {name:<10} {command.__doc__}" for name, command in _COMMANDS.items()]
+    lines += ["", "captionkit COMMAND --help tells more. Start with:"]
+    lines += ["  captionkit finetune --recipe quickstart"]
+    return "\n".join(lines)

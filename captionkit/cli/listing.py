@@ -1,0 +1,52 @@
+"""captionkit backends, datasets, metrics and recipes: what there is"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from captionkit.cli.form import Nothing, parse
+from captionkit.recipe import Recipe, shipped_recipes
+
+
+def backends(arguments: list[str]) -> None:
+    """Which backends there are, and the commands that install what is missing."""
+    from captionkit import registry
+
+    parse(Nothing, "backends", backends.__doc__, arguments)
+    rows = [(b.name, b.state, registry.summary_of_models(b.name)) for b in registry.list_backends()]
+    _table(("backend", "state", "model types"), rows)
+
+
+def datasets(arguments: list[str]) -> None:
+    """The registered dataset sources."""
+    from captionkit.registry import list_datasets
+
+    parse(Nothing, "datasets", datasets.__doc__, arguments)
+    _table(
+        ("dataset", "from", "what"), [(d.name, d.distribution, d.summary) for d in list_datasets()]
+    )
+
+
+def metrics(arguments: list[str]) -> None:
+    """The registered metrics."""
+    from captionkit.registry import list_metrics
+
+    parse(Nothing, "metrics", metrics.__doc__, arguments)
+    _table(
+        ("metric", "from", "what"), [(m.name, m.distribution, m.summary) for m in list_metrics()]
+    )
+
+
+def recipes(arguments: list[str]) -> None:
+    """The recipes that ship, as YAML."""
+    parse(Nothing, "recipes", recipes.__doc__, arguments)
+    for name in shipped_recipes():
+        print(f"# ---- {name}\n{Recipe.named(name).to_yaml()}")
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        print(
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
