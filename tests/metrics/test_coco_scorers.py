@@ -1,9 +1,11 @@
 """BLEU, ROUGE-L and CIDEr against the Python scorers of the COCO evaluation."""
 
+import json
 import warnings
 
 import numpy as np
 import pytest
+import sacrebleu
 from pycocoevalcap.bleu.bleu import Bleu as CocoBleu
 from pycocoevalcap.cider.cider import Cider as CocoCider
 from pycocoevalcap.rouge.rouge import Rouge as CocoRouge
@@ -83,8 +85,6 @@ def test_nothing_scored_yet():
 
 
 def _coco_scores(shared_data, form):
-    import json
-
     folder = shared_data / "metrics" / "fakecap"
     rows = json.loads((folder / "ground_truth.json").read_text(encoding="utf-8"))
     pairs = [(row[f"caption_{form}"], row[f"references_{form}"]) for row in rows]
@@ -105,8 +105,6 @@ def test_real_captions(shared_data, form):
 
 @pytest.mark.acceptance
 def test_published_example_of_nlg_eval(shared_data):
-    import json
-
     folder = shared_data / "metrics" / "nlg_eval_example"
     predictions, *references = (
         (folder / name).read_text(encoding="utf-8").splitlines()
@@ -122,7 +120,6 @@ def test_published_example_of_nlg_eval(shared_data):
 
 
 def test_bleu_equals_sacrebleu_where_nothing_is_smoothed():
-    sacrebleu = pytest.importorskip("sacrebleu")
     rng = np.random.default_rng(0)
 
     def caption():
