@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Sequence
@@ -10,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from captionkit import checkpoints, hub, models, registry
-from captionkit.data import load_dataset, load_splits
+from captionkit.data import IN_MEMORY, load_dataset, load_splits
 from captionkit.errors import ConfigError, TrainingInterrupted
 from captionkit.evaluation import Evaluation, Evaluator, evaluate_captioner
 from captionkit.interrupt import stop_requested_by_signal
 from captionkit.metrics import score
+from captionkit.plan import Plan
 from captionkit.processes import is_main_process
 from captionkit.recipe import Decoding, Recipe, field_names
 from captionkit.run_folder import RunFolder, write_evaluation_report
 from captionkit.settings import unknown_setting
 from captionkit.tracking import Tracking, read_history
-from captionkit.types import Caption, Captioner, TrainingJob
+from captionkit.types import Backend, Caption, Captioner, TrainingJob
 
 __all__ = ["Evaluation", "FinetuneResult", "caption", "evaluate", "finetune", "load", "score"]
 
@@ -61,34 +63,34 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
     Raises `ConfigError` for settings that do not fit, `DataError`, `CheckpointError`, `HubError`,
     `OutputError`, and `TrainingInterrupted` after Ctrl-C, when a checkpoint was saved.
     """
-    in_memory = None
-    if "dataset" in settings and not isinstance(settings["dataset"], str):
-        in_memory = settings.pop("dataset")
-        settings["dataset"] = "in-memory"
+    in_memory = settings.pop("dataset") if _is_data(settings.get("dataset")) else None
+    if in_memory is not None:
+        settings["dataset"] = IN_MEMORY
+    settings = {
+        name: value for name, value in settings.items() if (name, value) != ("dataset", None)
+    }
+    if settings.get("resume") and recipe is None and settings.get("output_dir"):
+        recipe = RunFolder(Path(settings["output_dir"])).stored_recipe()
     plan = with_settings(Recipe.of(recipe), settings)
     if plan.model is None and plan.encoder is None:
         raise ConfigError(
             "Which model? Give model= (a hub id, a folder, or a config such as git-tiny), or "
             'recipe="quickstart".'
         )
-    if not plan.output_dir:
-        plan = plan.replace(output_dir=_default_output_dir(plan))
+    if plan.data.dataset == IN_MEMORY and in_memory is None:
+        raise ConfigError(
+            "This run's data were given in memory. Give the same data again: "
+            "captionkit.finetune(recipe, dataset=..., resume=True)."
+        )
+    folder = RunFolder(Path(plan.output_dir or _default_output_dir(plan)))
+    plan = plan.replace(output_dir=plan.output_dir or folder.root.name)
 
     # everything that can be wrong is found out before anything is written
-    folder = RunFolder(Path(plan.output_dir or ""))
     folder.check(plan)
     resume_from = checkpoints.newest_whole(folder.root) if plan.resume else None
+    resume_step = checkpoints.step_of(resume_from) if resume_from else None
     source = resume_from or models.resolve_model(str(plan.model), plan.trust_remote_code)
-    kind = models.model_type(source)
-    if plan.backend == "auto":
-        backend = registry.backend_for(kind, preferred=models.writer_of(source))
-    else:
-        backend = registry.get_backend(plan.backend)
-        if kind not in backend.model_types:
-            raise ConfigError(
-                f"The backend {backend.name!r} does not run models of type {kind!r}. It runs: "
-                f"{', '.join(sorted(backend.model_types))}."
-            )
+    backend = _chosen_backend(plan.backend, source)
     options = _backend_options(plan, backend)
     backend.check(plan, options)
     train, validation = load_splits(plan.data, plan.training.seed, in_memory)
@@ -98,17 +100,28 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
 
     plan = plan.replace(backend=backend.name)
     with (
-        folder.locked(plan) as run,
+        folder.locked(plan, resume_step) as run,
         tempfile.TemporaryDirectory() as scratch,
         stop_requested_by_signal() as should_stop,
     ):
         model = models.prepare_model(source, Path(scratch), train, plan.trust_remote_code)
-        tracking = Tracking(run, checkpoints.step_of(resume_from) if resume_from else None)
+        tracking = Tracking(run, resume_step)
+        if (
+            resume_step
+            and Plan(
+                plan, 1, resume_step, validation is not None, higher_is_better, tracking.history
+            ).out_of_patience
+        ):
+            raise ConfigError(
+                f"This run was stopped early, after step {resume_step}: there is nothing to go on "
+                f"with. A higher early_stopping_patience than {plan.training.early_stopping_patience} "
+                "lets it go on."
+            )
         evaluator = None
         if validation is not None:
             evaluator = Evaluator(
                 validation, plan.training.metrics, plan.decoding, plan.training.eval_batch_size,
-                plan.data.on_bad_image, run.folder, tracking.on_evaluation_batch,
+                plan.data.on_bad_image, run.folder, tracking.on_evaluation_batch, tracking.on_skip,
             )  # fmt: skip
         job = TrainingJob(
             plan, options, model, run.root, train, evaluator, tracking, should_stop,
@@ -118,14 +131,14 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
             backend.train(job)
         finally:
             tracking.close()
-        if should_stop():
-            raise TrainingInterrupted(
-                f"Stopped after step {tracking.step}; a checkpoint is saved. Go on with:\n"
-                f"  captionkit finetune --recipe {run.recipe} --resume"
-            )
         if not is_main_process():
             values = evaluator.last.metrics if evaluator and evaluator.last else {}
             return FinetuneResult(run.root, values, [], {}, run.folder / "report.html")
+        if should_stop() and not tracking.finished:
+            raise TrainingInterrupted(
+                f"Stopped after step {tracking.step}; a checkpoint is saved. Go on with:\n"
+                f"  {_how_to_go_on(run, in_memory)}"
+            )
         report = run.finish(plan, tracking, train, validation)
     if plan.push_to_hub:
         hub.push(run.root, plan)
@@ -148,12 +161,7 @@ def load(
     dtype: "fp32" (default), "bf16" or "fp16".
     """
     folder = models.resolve_model(str(checkpoint), trust_remote_code)
-    kind = models.model_type(folder)
-    if backend == "auto":
-        chosen = registry.backend_for(kind, preferred=models.writer_of(folder))
-    else:
-        chosen = registry.get_backend(backend)
-    return chosen.load(folder, device, dtype, trust_remote_code)
+    return _chosen_backend(backend, folder).load(folder, device, dtype, trust_remote_code)
 
 
 def evaluate(
@@ -162,6 +170,7 @@ def evaluate(
     *,
     metrics: Sequence[str] = ("wer", "rouge"),
     batch_size: int = 32,
+    seed: int | None = None,
     output_dir: str | Path | None = None,
     **settings: Any,
 ) -> Evaluation:
@@ -169,8 +178,10 @@ def evaluate(
 
     captioner: what `load` returned, or a folder or hub id. dataset: the name of a source, or what
     `finetune` takes in memory. settings: fields of `DataConfig` (`data_dir=`, `split=` with
-    "validation" as default, ...) and of `Decoding`. output_dir: where predictions and a report
-    are written; nothing is written without it.
+    "validation" as default, ...) and of `Decoding`. seed: of the split, where the source has no
+    validation images of its own; it and `test_size` are by default those of the run that trained
+    the model, so that nothing it was trained on is evaluated. output_dir: where predictions and a
+    report are written; nothing is written without it.
     """
     data_names, decoding_names = field_names("data"), field_names("decoding")
     for name in settings:
@@ -179,8 +190,14 @@ def evaluate(
     data = {k: v for k, v in settings.items() if k in data_names}
     decoding = {k: v for k, v in settings.items() if k in decoding_names}
     registry.check_metrics(metrics)
-    examples = load_dataset(dataset, **{"split": "validation", **data})
     model = load(captioner) if isinstance(captioner, (str, Path)) else captioner
+    trained_with = models.recipe_of(getattr(model, "checkpoint", None))
+    if trained_with is not None:
+        data = {"test_size": trained_with.data.test_size, **data}
+        seed = trained_with.training.seed if seed is None else seed
+    examples = load_dataset(
+        dataset, seed=42 if seed is None else seed, **{"split": "validation", **data}
+    )
     defaults = getattr(model, "defaults", {})
     started = time.perf_counter()
     result = evaluate_captioner(
@@ -220,6 +237,29 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
 
 
 _PARTS = ("data", "training", "decoding")
+
+
+def _is_data(dataset: Any) -> bool:
+    return dataset is not None and not isinstance(dataset, str)
+
+
+def _how_to_go_on(run: RunFolder, in_memory: Any) -> str:
+    if in_memory is not None:
+        return f"captionkit.finetune({str(run.recipe)!r}, dataset=<the same data>, resume=True)"
+    return f"captionkit finetune --recipe {shlex.quote(str(run.recipe))} --resume"
+
+
+def _chosen_backend(name: str, model: Path) -> Backend:
+    kind = models.model_type(model)
+    if name == "auto":
+        return registry.backend_for(kind, preferred=models.writer_of(model))
+    backend = registry.get_backend(name)
+    if kind not in backend.model_types:
+        raise ConfigError(
+            f"The backend {backend.name!r} does not run models of type {kind!r}. It runs: "
+            f"{', '.join(sorted(backend.model_types))}."
+        )
+    return backend
 
 
 def _backend_options(recipe: Recipe, backend: Any) -> Any:

@@ -174,8 +174,9 @@ def compare(
     scores_b = merge_scores(scores for _, scores in results_b)
     intervals, p_values = _resampled(results_a, results_b, resamples, confidence, seed)
     for (metric, one), (_, other) in zip(results_a, results_b, strict=True):
-        sign = 1 if metric.higher_is_better else -1
+        lower = getattr(metric, "lower_is_better_keys", ())
         for key in (key for key in one.corpus if key in other.corpus):
+            sign = 1 if metric.higher_is_better and key not in lower else -1
             a, b = one.corpus[key], other.corpus[key]
             low, high = intervals.get(key, (None, None))
             wins = _wins(one.per_image.get(key, []), other.per_image.get(key, []), sign)

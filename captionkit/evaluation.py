@@ -104,7 +104,7 @@ def _readable(
             images.append(example.image)
         except ImageError as error:
             if on_bad_image != "skip":
-                raise
+                raise ImageError(f"{error} on_bad_image='skip' goes on without it.") from None
             skipped.append((example.image_id, str(error)))
         else:
             good.append(example)
@@ -127,6 +127,7 @@ class Evaluator:
         on_bad_image: str,
         folder: Path,
         on_batch: Callable[[int, int], None] = lambda done, total: None,
+        on_skip: Callable[[str, str], None] = lambda image_id, reason: None,
     ):
         self.dataset = dataset
         self.metrics = tuple(metrics)
@@ -135,7 +136,7 @@ class Evaluator:
         self.on_bad_image = on_bad_image
         self.folder = folder  # of the run, the one called captionkit/
         self.on_batch = on_batch
-        self.skipped: dict[str, str] = {}
+        self.on_skip = on_skip
         self.last: Evaluation | None = None
 
     def __call__(self, captioner: Captioner) -> dict[str, float]:
@@ -144,7 +145,8 @@ class Evaluator:
             captioner, self.dataset, self.metrics, self.decoding, self.batch_size,
             self.on_bad_image, self.on_batch,
         )  # fmt: skip
-        self.skipped |= dict(evaluation.skipped)
+        for image_id, reason in evaluation.skipped:
+            self.on_skip(image_id, reason)
         self.last = evaluation
         return evaluation.metrics
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_NOTICE = (
+    b"\ncaptionkit: stopping after this step and saving a checkpoint (once more to stop at once)\n"
+)
 
 
 @contextmanager
@@ -23,11 +27,8 @@ def stop_requested_by_signal() -> Iterator[Callable[[], bool]]:
         if requested.is_set():
             raise KeyboardInterrupt
         requested.set()
-        print(
-            "\ncaptionkit: stopping after this step and saving a checkpoint "
-            "(once more to stop at once)",
-            file=sys.stderr,
-        )
+        # not print: a handler may interrupt another write to the same stream
+        os.write(2, _NOTICE)
 
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set

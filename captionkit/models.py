@@ -16,10 +16,12 @@ from captionkit.settings import nearest
 
 if TYPE_CHECKING:
     from captionkit.data.dataset import CaptionDataset
+    from captionkit.recipe import Recipe
 
 _SHIPPED = Path(__file__).parent / "recipes" / "models"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_OTHER_WEIGHTS = (".h5", ".ckpt", ".onnx", ".pt", ".pth", ".gguf")
 _DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*.msgpack"]
 
 
@@ -73,14 +75,20 @@ def has_weights(folder: Path) -> bool:
 
 
 def writer_of(folder: Path) -> str | None:
-    """The backend that wrote a checkpoint, from its recipe; None if captionkit did not."""
+    """The backend that wrote a checkpoint; None if captionkit did not."""
+    recipe = recipe_of(folder)
+    return recipe.backend if recipe else None
+
+
+def recipe_of(folder: Path | None) -> Recipe | None:
+    """The recipe that a checkpoint was trained with; None if captionkit did not train it."""
     from captionkit.recipe import Recipe
 
-    recipe = folder / "captionkit" / "recipe.yaml"
+    file = folder / "captionkit" / "recipe.yaml" if folder else None
     try:
-        return Recipe.from_file(recipe).backend if recipe.is_file() else None
+        return Recipe.from_file(file) if file and file.is_file() else None
     except ConfigError:
-        return None  # written by another version: any backend will do
+        return None  # of another version: it is as good as a stranger's
 
 
 def prepare_model(
@@ -99,6 +107,13 @@ def prepare_model(
         load_tokenizer(source, trust_remote_code)
         Preprocessor.from_checkpoint(source)
         return source
+    if source.is_dir() and (
+        others := [path.name for path in sorted(source.glob("*")) if path.suffix in _OTHER_WEIGHTS]
+    ):
+        raise CheckpointError(
+            f"{source} has weights in a form that is not read: {', '.join(others)}. Convert them "
+            "to model.safetensors; or give config.json alone to train from scratch."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     home = source if source.is_dir() else source.parent
     config = source / "config.json" if source.is_dir() else source
@@ -125,8 +140,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     # without its files transformers would make an empty one from the model type
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise CheckpointError(
-            f"{folder} has no tokenizer that can be loaded (none of {', '.join(_TOKENIZER_FILES)}). "
-            "Save it there with tokenizer.save_pretrained(...)."
+            f"{folder} has no tokenizer that can be loaded (no "
+            f"{', '.join(_TOKENIZER_FILES)}). Save it there with tokenizer.save_pretrained(...)."
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -150,7 +165,7 @@ def _image_size(config: dict[str, Any]) -> int:
 
 
 def _download(model: str, trust_remote_code: bool) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -176,16 +191,22 @@ def _download(model: str, trust_remote_code: bool) -> Path:
     except RepositoryNotFoundError:
         raise HubError(
             f"There is no model {model!r} on the hub (or it is private: run `hf auth login`), and "
-            f"no folder of that name here. {hint}"
+            f"no folder of that name here{nearest(model, shipped_models())} {hint}"
         ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _one_line(error)
         raise HubError(
-            f"Cannot download {model!r}: the hub cannot be reached ({_one_line(error)}). It is not "
-            "in the local cache, and there is no folder of that name here. Give a local folder, "
-            f"or go online. {hint}"
+            f"Cannot download {model!r}: the hub cannot be reached ({offline}). It is not in the "
+            f"local cache, and there is no folder of that name here"
+            f"{nearest(model, shipped_models())} Give a local folder, or go online. {hint}"
         ) from None
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{model} on the hub is not a transformers model: no config.json.")
+    if not has_weights(folder):
+        raise CheckpointError(
+            f"{model} on the hub has no weights that can be read (model.safetensors, its "
+            "shards, or pytorch_model.bin)."
+        )
     return folder
 
 

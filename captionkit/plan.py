@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from captionkit.errors import ConfigError
@@ -36,6 +36,11 @@ class Plan:
         default_save = self.eval_steps if has_validation else steps_per_epoch
         self.save_steps = _interval(training.save_steps, default_save)
         self.has_validation = has_validation
+        if not has_validation and (training.early_stopping_patience or training.best_metric):
+            raise ConfigError(
+                "early_stopping_patience and best_metric need validation images, and there are "
+                "none. Set test_size, or give a validation split."
+            )
         self.keep_best = has_validation and training.load_best and training.save_steps != 0
         self.key = "eval_" + (training.best_metric or "loss")
         self.sign = -1.0 if higher_is_better else 1.0
@@ -81,6 +86,11 @@ class Plan:
             return True
         self.without_better += 1
         return False
+
+    def forget_best_unless(self, is_whole: Callable[[int], bool]) -> None:
+        """Forget a best step whose checkpoint is gone or damaged: it cannot be gone back to."""
+        if self.keep_best and self.best_step is not None and not is_whole(self.best_step):
+            self.best, self.best_step = math.inf, None
 
     @property
     def out_of_patience(self) -> bool:

@@ -126,7 +126,8 @@ class TrainingConfig:
     eval_steps: int | None = None
     """Evaluate every N updates; 0: only at the end; default: every epoch."""
     save_steps: int | None = None
-    """Save a checkpoint every N updates; 0: never; default: whenever it evaluates."""
+    """Save a checkpoint every N updates; 0: never (then the last weights are kept, not the best);
+    default: whenever it evaluates."""
     save_total_limit: int | None = None
     """Keep only the newest N checkpoints (and the best); default: all."""
     metrics: tuple[str, ...] = ("wer", "rouge")
@@ -149,6 +150,7 @@ class TrainingConfig:
             )
         for name in ("warmup_steps", "weight_decay", "max_grad_norm", "seed"):
             require(self, name, getattr(self, name) >= 0, "0 or more")
+        require(self, "seed", self.seed < 2**32, "below 2**32")
         for name in ("eval_steps", "save_steps"):
             require(
                 self, name, getattr(self, name) is None or getattr(self, name) >= 0, "0 or more"

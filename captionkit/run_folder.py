@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -13,28 +14,40 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captionkit.checkpoints import all_checkpoints, write_atomically
-from captionkit.errors import OutputError
-from captionkit.evaluation import Evaluation, read_predictions, write_evaluation
-from captionkit.hub import model_card
+from captionkit.checkpoints import all_checkpoints, step_of, write_atomically
+from captionkit.errors import ConfigError, OutputError
+from captionkit.evaluation import Evaluation, Prediction, read_predictions, write_evaluation
+from captionkit.model_card import is_untouched_card, model_card
 from captionkit.processes import is_main_process
+from captionkit.recipe import Recipe, field_names
 
 if TYPE_CHECKING:
     import PIL.Image
 
     from captionkit.data.dataset import CaptionDataset
-    from captionkit.recipe import Recipe
     from captionkit.tracking import Tracking
 
-_MODEL_FILES = ("model*.safetensors*", "pytorch_model*.bin", "*.json", "vocab.txt", "merges.txt")
+# what a run writes beside its own folder, and nothing else, is replaced by the next
+_MODEL_FILES = (
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+_MAY_CHANGE = {
+    "epochs", "max_steps", "logging_steps", "eval_steps", "save_steps", "save_total_limit",
+    "early_stopping_patience", "metrics", "best_metric", "load_best", "eval_batch_size",
+    "push_to_hub", "hub_model_id", "trust_remote_code", "on_bad_image", "data_dir", "train_file",
+    "validation_file", "test_file", "backend_options", "output_dir", "resume",
+    "overwrite_output_dir", *field_names("decoding"),
+}  # fmt: skip
 
 
 class RunFolder:
     """`root` is the output_dir, which holds the model; `folder` is `root/captionkit`."""
 
     def __init__(self, root: Path):
-        self.root = root
-        self.folder = root / "captionkit"
+        self.root = Path(os.path.abspath(root.expanduser()))
+        self.folder = self.root / "captionkit"
         self.recipe = self.folder / "recipe.yaml"
         self.history = self.folder / "history.jsonl"
         self.skipped = self.folder / "skipped.jsonl"
@@ -55,44 +68,119 @@ class RunFolder:
             raise OutputError(
                 f"Cannot write to output_dir {self.root}: {error.strerror}. Choose another folder."
             ) from None
-        used = self.root.is_dir() and any(self.root.iterdir())
-        if not used or recipe.resume:
+        if recipe.resume:
+            self._check_same_run(recipe)
+            return
+        if not self.root.is_dir() or self._is_unused():
             return
         if not recipe.overwrite_output_dir:
-            go_on = "resume=True goes on, " if all_checkpoints(self.root) else ""
+            go_on = "resume goes on, " if all_checkpoints(self.root) else ""
             raise OutputError(
-                f"output_dir {self.root} is not empty: {go_on}overwrite_output_dir=True replaces "
-                "the earlier run. Or choose another folder."
+                f"output_dir {self.root} is not empty: {go_on}overwrite_output_dir replaces the "
+                "earlier run. Or choose another folder."
             )
-        if not self.folder.is_dir():
+        if not self.recipe.is_file():
             raise OutputError(
                 f"output_dir {self.root} holds files, but not those of an earlier run (there is no "
-                "captionkit/ in it), so nothing there is overwritten. Choose another folder."
+                "captionkit/recipe.yaml in it), so nothing there is overwritten. Choose another "
+                "folder."
             )
+        data = recipe.data
+        for given in (
+            recipe.model, recipe.encoder, recipe.decoder, data.data_dir, data.train_file,
+            data.validation_file, data.test_file,
+        ):  # fmt: skip
+            path = Path(given).expanduser() if given else None
+            if path and path.exists() and path.resolve().is_relative_to(self.root.resolve()):
+                raise OutputError(
+                    f"{path} lies in output_dir {self.root}, which would be overwritten. Choose "
+                    "another output_dir."
+                )
+
+    def stored_recipe(self) -> Recipe:
+        """The recipe of the run that is in the folder. Raises OutputError where there is none."""
+        if not self.recipe.is_file():
+            raise OutputError(
+                f"There is no run to resume in {self.root}: no captionkit/recipe.yaml in it."
+            )
+        return Recipe.from_file(self.recipe)
 
     @contextlib.contextmanager
-    def locked(self, recipe: Recipe) -> Iterator[RunFolder]:
-        """Make the folder ready for the run and write its recipe; failures are OutputErrors."""
+    def locked(self, recipe: Recipe, resume_step: int | None) -> Iterator[RunFolder]:
+        """Make the folder ready for the run, for this run alone; failures are OutputErrors.
+
+        The lock is the operating system's and dies with the process.
+        """
         if not is_main_process():
             yield self
             return
+        import filelock
+
+        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
         try:
-            if recipe.overwrite_output_dir and not recipe.resume:
-                self._remove_earlier_run()
             self.folder.mkdir(parents=True, exist_ok=True)
+            with lock:
+                self._prepare(recipe, resume_step)
+                yield self
+        except filelock.Timeout:
+            raise OutputError(
+                f"Another run is writing to {self.root}. Wait for it, or choose another folder."
+            ) from None
+
+    def _prepare(self, recipe: Recipe, resume_step: int | None) -> None:
+        try:
+            if resume_step is not None:
+                self._set_aside_later_than(resume_step)
+            elif not self._is_unused():
+                self._remove_earlier_run()
             kept = recipe.replace(resume=False, overwrite_output_dir=False)
             write_atomically(self.recipe, kept.to_yaml())
         except OSError as error:
             raise OutputError(
                 f"Cannot write to output_dir {self.root}: {error.strerror}. Choose another folder."
             ) from None
-        yield self
+
+    def _is_unused(self) -> bool:
+        """Whether there is nothing here, or only what a run left that did not get to a step."""
+        if any(path != self.folder for path in self.root.iterdir()):
+            return False
+        if not self.folder.is_dir() or {p.name for p in self.folder.iterdir()} <= {".lock"}:
+            return True
+        started = self.history.exists() and self.history.read_bytes().strip()
+        return self.recipe.is_file() and not started
+
+    def _check_same_run(self, recipe: Recipe) -> None:
+        stored, wanted = self.stored_recipe().flat(), recipe.flat()
+        wanted["backend"] = stored["backend"] if wanted["backend"] == "auto" else wanted["backend"]
+        changed = [
+            f"{name} was {stored[name]!r} and is {wanted[name]!r} now"
+            for name in stored
+            if name not in _MAY_CHANGE and stored[name] != wanted[name]
+        ]
+        if changed:
+            raise ConfigError(
+                f"The run in {self.root} cannot go on as another one: {'; '.join(changed)}. Resume "
+                f"it with its own recipe, {self.recipe}, or start anew in another folder."
+            )
+
+    def _set_aside_later_than(self, step: int) -> None:
+        # they were passed over as damaged; beside new ones of their numbers they would confuse
+        for checkpoint in all_checkpoints(self.root):
+            if step_of(checkpoint) > step:
+                aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                checkpoint.rename(aside)
 
     def _remove_earlier_run(self) -> None:
         for checkpoint in all_checkpoints(self.root):
             shutil.rmtree(checkpoint)
-        if self.folder.is_dir():
-            shutil.rmtree(self.folder)
+        for path in self.folder.iterdir():
+            if path.name == ".lock":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         for pattern in _MODEL_FILES:
             for path in self.root.glob(pattern):
                 path.unlink()
@@ -121,15 +209,16 @@ class RunFolder:
         }
         evaluated = validation is not None and (self.folder / "predictions.jsonl").exists()
         predictions = read_predictions(self.folder) if evaluated else []
-        if evaluated:
-            self._write_model_card(recipe)
+        self._write_model_card(recipe, self.metrics() if evaluated else {}, predictions)
         result = Evaluation(self.metrics(), predictions, [])
         return _write_pages(self.folder, info, result, validation, title=self.root.resolve().name)
 
-    def _write_model_card(self, recipe: Recipe) -> None:
+    def _write_model_card(
+        self, recipe: Recipe, metrics: dict[str, float], predictions: list[Prediction]
+    ) -> None:
         card = self.root / "README.md"
-        if not card.exists() or "captionkit" in card.read_text(encoding="utf-8", errors="replace"):
-            write_atomically(card, model_card(self.root, recipe))
+        if not card.exists() or is_untouched_card(card.read_text("utf-8", errors="replace")):
+            write_atomically(card, model_card(self.root, recipe, metrics, predictions))
 
 
 def write_evaluation_report(

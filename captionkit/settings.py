@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -61,16 +62,13 @@ def _coerce(value: Any, hint: Any) -> Any:
         return value if isinstance(value, typing.cast(type, hint)) else _WRONG
     if hint is float:
         # YAML 1.1 reads 5e-5 as a string
-        if isinstance(value, str):
-            try:
-                return float(value)
-            except ValueError:
-                return _WRONG
-        return (
-            float(value)
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
-            else _WRONG
-        )
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            return _WRONG
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            return _WRONG
+        return number if math.isfinite(number) else _WRONG
     if hint is int and isinstance(value, bool):
         return _WRONG
     if hint is str and isinstance(value, Path):

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ class Tracking:
             board = TensorBoard(run.folder / "tensorboard", resume_step)
             self.sinks = [History(run.history, self.history), skips, board, self.bar]
         self.step = resume_step or 0
+        self.finished = False
         self.facts: dict[str, Any] = {}
         self.images_since_log = 0
         self.images = 0
@@ -52,6 +53,7 @@ class Tracking:
     def __call__(self, event: TrainEvent) -> None:
         """Take in one event of the run."""
         self.step = event.step
+        self.finished = event.kind == "end"
         now = time.perf_counter()
         if event.kind == "start":
             self.facts = dict(event.values)
@@ -69,6 +71,11 @@ class Tracking:
         # what passes between a step and the next event, other than a step, is not training time
         if event.kind != "skip":
             self.clock = time.perf_counter()
+
+    def on_skip(self, image_id: str, reason: str) -> None:
+        """Take note of an image that an evaluation skipped."""
+        values = {"image_id": image_id, "reason": reason}
+        self(TrainEvent("skip", self.step, 0, 0.0, values))
 
     def on_evaluation_batch(self, done: int, total: int) -> None:
         """Show how far an evaluation is."""
@@ -172,6 +179,7 @@ class ProgressBar:
     def __init__(self) -> None:
         self.bar: Any = None
         self.shown: dict[str, str] = {}
+        self.skipped: set[str] = set()
 
     def __call__(self, event: TrainEvent) -> None:
         """Take in one event."""
@@ -183,6 +191,8 @@ class ProgressBar:
                 total=event.total_steps, initial=event.step, unit="step", desc="training",
                 dynamic_ncols=True, mininterval=10 if quiet else 0.2, file=sys.stderr,
             )  # fmt: skip
+            if event.values.get("parameters"):
+                self.bar.write(_parameters(event.values), file=sys.stderr)
         if self.bar is None:
             return
         if event.kind == "step":
@@ -198,10 +208,9 @@ class ProgressBar:
         elif event.kind == "evaluate":
             values = "  ".join(f"{k} {v:.4g}" for k, v in event.values.items() if _is_number(v))
             self.bar.write(f"step {event.step}: {values}", file=sys.stderr)
-        elif event.kind == "skip":
-            self.bar.write(
-                f"skipped {event.values['image_id']}: {event.values['reason']}", file=sys.stderr
-            )
+        elif event.kind == "skip" and event.values["image_id"] not in self.skipped:
+            self.skipped.add(event.values["image_id"])
+            self.bar.write(f"skipped: {event.values['reason']}", file=sys.stderr)
 
     def evaluating(self, done: int, total: int) -> None:
         """Show in the bar how far an evaluation is."""
@@ -232,6 +241,13 @@ class SkippedImages:
             self.reasons[event.values["image_id"]] = event.values["reason"]
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(dict(event.values), ensure_ascii=False) + "\n")
+
+
+def _parameters(facts: Mapping[str, Any]) -> str:
+    text = f"{facts['parameters'] / 1e6:.1f} M parameters"
+    if facts.get("trainable", facts["parameters"]) != facts["parameters"]:
+        text += f", {facts['trainable'] / 1e6:.1f} M of them trained"
+    return text + (", from scratch" if facts.get("from_scratch") else "")
 
 
 def _is_number(value: Any) -> bool:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
-
 import huggingface_hub
 import pytest
 
 from captionkit import hub
 from captionkit.errors import HubError
+from captionkit.evaluation import Prediction
+from captionkit.model_card import is_untouched_card, model_card
 from captionkit.recipe import Recipe
 
 
 @pytest.fixture
 def run(tmp_path):
     folder = tmp_path / "git-tests"
-    (folder / "captionkit").mkdir(parents=True)
-    (folder / "captionkit/metrics.json").write_text(json.dumps({"wer": 0.2134, "rougeL": 81.5}))
-    rows = [
-        {"image_id": "1", "prediction": "a | b <script>", "score": -0.1, "references": ["[a](x)"],
-         "metrics": {"wer": 0.5}},
-        {"image_id": "2", "prediction": "two\nlines", "score": -0.1, "references": [],
-         "metrics": {}},
-    ]  # fmt: skip
-    (folder / "captionkit/predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    folder.mkdir()
     return folder
 
 
@@ -31,12 +23,24 @@ RECIPE = Recipe(model="microsoft/git-base", hub_model_id="me/my-captioner")
 
 
 def test_the_card_has_metrics_and_samples_as_plain_text(run):
-    card = hub.model_card(run, RECIPE)
+    predictions = [
+        Prediction("1", "a | b <script>", -0.1, ("[a](x)",), {"wer": 0.5}),
+        Prediction("2", "two\nlines", -0.1, (), {}),
+    ]
+    card = model_card(run, RECIPE, {"wer": 0.2134, "rougeL": 81.5}, predictions)
     assert "base_model: microsoft/git-base" in card
     assert 'captionkit.load("me/my-captioner")' in card
     assert "| WER | 0.2134 |" in card
     assert r"| 1 | a \| b \<script\> | \[a\](x) |" in card
     assert "| 2 | two lines |  |" in card
+
+
+def test_only_a_card_that_nobody_edited_is_ours(run):
+    card = model_card(run, RECIPE, {}, [])
+    assert "## Evaluation" not in card
+    assert is_untouched_card(card)
+    assert not is_untouched_card(card.replace("An image-captioning", "My image-captioning"))
+    assert not is_untouched_card("# About captionkit")
 
 
 class StandIn:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from captionkit import __version__
 from captionkit.cli.captioning import caption, evaluate, report
@@ -31,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"captionkit {__version__}")
         return 0
     name, *rest = arguments
+    warnings.showwarning = _show_warning
     try:
         if name not in _COMMANDS:
             raise ConfigError(
@@ -50,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader of our output has gone
         return 0
     return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    # one line, without the place in our code that the user cannot do anything about
+    print(f"captionkit: warning: {message}", file=sys.stderr)
 
 
 def _overview() -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from captionkit.cli.form import given_on, parse, print_metrics
-from captionkit.errors import CaptionkitError, ConfigError
+from captionkit.errors import CaptionkitError, ConfigError, DataError
 from captionkit.recipe import DataConfig, Decoding
 
 
@@ -40,10 +40,19 @@ def caption(arguments: list[str]) -> None:
     """Caption image files and folders."""
     given = parse(_Caption, "caption", caption.__doc__, arguments)
     from captionkit.caption_files import caption_files, find_images
+    from captionkit.data.images import is_url
 
     if not given.images:
         raise ConfigError("Which images? Give files, folders or URLs.")
-    paths = find_images(given.images)
+    if given.batch_size < 1:
+        raise ConfigError(f"--batch-size {given.batch_size} is not possible: at least 1.")
+    found = find_images(given.images)
+    paths = found
+    if given.format == "txt":
+        paths = [path for path in found if not is_url(path) and not _beside(path).exists()]
+    if not paths:
+        print(f"nothing to do: all {len(found)} images have a .txt already", file=sys.stderr)
+        return
     from captionkit.api import load
 
     captioner = load(given.model, given.backend, given.device, None, given.trust_remote_code)
@@ -54,20 +63,29 @@ def caption(arguments: list[str]) -> None:
         if isinstance(outcome, CaptionkitError):
             skipped += 1
             print(f"captionkit: skipped: {outcome}", file=sys.stderr)
-        elif given.format == "jsonl":
-            row = {"image": str(path), "caption": outcome.text, "score": round(outcome.score, 4)}
-            print(json.dumps(row, ensure_ascii=False), flush=True)
         elif given.format == "txt":
-            target = Path(path).with_suffix(".txt")
-            if target.exists():
-                print(f"{target}: kept, it has a caption already", file=sys.stderr)
-            else:
-                target.write_text(outcome.text + "\n", encoding="utf-8")
-                print(target, flush=True)
+            _beside(path).write_text(outcome[0].text + "\n", encoding="utf-8")
+            print(_beside(path), flush=True)
         else:
-            print(f"{path}: {outcome.text}", flush=True)
+            for candidate in outcome:
+                row = {"image": path, "caption": candidate.text, "score": round(candidate.score, 4)}
+                text = f"{path}: {candidate.text}"
+                print(
+                    json.dumps(row, ensure_ascii=False) if given.format == "jsonl" else text,
+                    flush=True,
+                )
+    if len(paths) < len(found):
+        print(
+            f"captionkit: {len(found) - len(paths)} images kept the .txt they have", file=sys.stderr
+        )
+    if skipped == len(found):
+        raise DataError(f"None of the {len(paths)} images could be read.")
     if skipped:
         print(f"captionkit: {skipped} of {len(paths)} images skipped", file=sys.stderr)
+
+
+def _beside(path: str) -> Path:
+    return Path(path).with_suffix(".txt")
 
 
 @dataclasses.dataclass
@@ -76,6 +94,8 @@ class _Evaluate:
     """A folder that captionkit or transformers wrote, or a hub id."""
     metrics: tuple[str, ...] = ("wer", "rouge")
     """See `captionkit metrics`."""
+    seed: int | None = None
+    """Of the split; default: that of the run that trained the model."""
     output_dir: str | None = None
     """Where predictions and the report go; default: MODEL/captionkit/evaluations/..."""
     backend: str = "auto"
@@ -97,11 +117,12 @@ def evaluate(arguments: list[str]) -> None:
     from captionkit.api import load
 
     captioner = load(given.model, given.backend, given.device, None, given.trust_remote_code)
-    data = {field.name: getattr(given.data, field.name) for field in dataclasses.fields(DataConfig)}
-    name = data.pop("dataset")
+    data = {"split": given.data.split, **given_on(arguments, given.data)}
+    name = data.pop("dataset", "")
     folder = Path(given.output_dir or _evaluation_folder(given.model, name, given.data.split))
     result = run(
-        captioner, name, metrics=given.metrics, batch_size=given.batch_size, output_dir=folder,
+        captioner, name, metrics=given.metrics, batch_size=given.batch_size, seed=given.seed,
+        output_dir=folder,
         **data, **given_on(arguments, given.decoding),
     )  # fmt: skip
     print(f"images     {len(result.predictions)}")

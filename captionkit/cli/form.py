@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 from typing import Any
 
 import tyro
@@ -26,6 +30,17 @@ def peek(arguments: list[str], name: str) -> str | None:
         if argument.startswith(f"--{name}="):
             return argument.split("=", 1)[1]
     return None
+
+
+def field_help(kind: type) -> dict[str, str]:
+    """The docstrings under the fields of a dataclass."""
+    definition: Any = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    body: list[Any] = definition.body
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in itertools.pairwise(body)
+        if type(field).__name__ == "AnnAssign" and type(text).__name__ == "Expr"
+    }
 
 
 def given_on(arguments: list[str], config: Any) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+import typing
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
-from captionkit.cli.form import parse, peek, print_metrics
+from captionkit.cli.form import field_help, parse, peek, print_metrics
 from captionkit.processes import is_main_process
 from captionkit.recipe import Recipe, shipped_recipes
 
@@ -18,30 +20,29 @@ def finetune(arguments: list[str]) -> None:
     """Fine-tune a model and write a report."""
     from captionkit import registry
 
-    base = Recipe.of(peek(arguments, "recipe"))
-    backend = peek(arguments, "backend") or base.backend
-    options = registry.options_types(backend)
+    base = _base(arguments)
+    kinds = registry.options_types(peek(arguments, "backend") or base.backend)
+    options = _as_one(list(kinds.values()), base.backend_options)
     form = dataclasses.make_dataclass(
         "Finetune",
         [
             ("recipe", Annotated[str | None, tyro.conf.arg(help=_RECIPE_HELP)], None),
-            ("settings", Recipe, dataclasses.field(default=base)),
-            *(
-                (f"{name}_options", kind, dataclasses.field(default_factory=kind))
-                for name, kind in options.items()
-            ),
+            # the options have flags of their own
+            ("settings", Recipe, dataclasses.field(default=base.replace(backend_options={}))),
+            ("options", options, dataclasses.field(default_factory=options)),
         ],
     )
     given = parse(form, "finetune", finetune.__doc__, arguments)
-    recipe = given.settings
-    for name, kind in options.items():
-        chosen = dataclasses.asdict(getattr(given, f"{name}_options"))
-        changed = {k: v for k, v in chosen.items() if v != getattr(kind(), k)}
-        recipe = recipe.replace(backend_options={**recipe.backend_options, **changed})
+    chosen = dict(base.backend_options)
+    for kind in kinds.values():
+        for field in dataclasses.fields(kind):
+            chosen.pop(field.name, None)
+            if (value := getattr(given.options, field.name)) != field.default:
+                chosen[field.name] = value
 
     from captionkit.api import finetune as run
 
-    result = run(recipe)
+    result = run(given.settings.replace(backend_options=chosen))
     if not is_main_process():
         return
     print(f"\nmodel      {result.output_dir}")
@@ -50,3 +51,27 @@ def finetune(arguments: list[str]) -> None:
         log = result.output_dir / "captionkit" / "skipped.jsonl"
         print(f"skipped    {len(result.skipped)} images that cannot be read: {log}")
     print(f"report     {result.report}   (open it in a browser)")
+
+
+def _base(arguments: list[str]) -> Recipe:
+    """The recipe that the flags change: the named one, or that of the run to resume."""
+    name = peek(arguments, "recipe")
+    output_dir = peek(arguments, "output-dir") or peek(arguments, "output_dir")
+    if name is None and output_dir and "--resume" in arguments:
+        from captionkit.run_folder import RunFolder
+
+        return RunFolder(Path(output_dir)).stored_recipe()
+    return Recipe.of(name)
+
+
+def _as_one(kinds: list[type], values: dict[str, Any]) -> type:
+    """One form of the options of several backends; a name that two have is asked for once."""
+    fields: dict[str, Any] = {}
+    for kind in kinds:
+        texts, hints = field_help(kind), typing.get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            hint: Any = hints[field.name]
+            annotation = Annotated[hint, tyro.conf.arg(help=texts.get(field.name))]
+            default = values.get(field.name, field.default)
+            fields.setdefault(field.name, (annotation, dataclasses.field(default=default)))
+    return dataclasses.make_dataclass("Options", [(name, *rest) for name, rest in fields.items()])

@@ -18,7 +18,7 @@ from captionkit.errors import DataError
 if TYPE_CHECKING:
     from captionkit.recipe import DataConfig
 
-_IMAGE_ENDINGS = {
+IMAGE_ENDINGS = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif",
     ".ppm", ".pgm",
 }  # fmt: skip
@@ -128,7 +128,7 @@ def _images_below(folder: Path) -> list[str]:
         found += [
             (inside / name).as_posix()
             for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _IMAGE_ENDINGS
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
         ]
     return sorted(found)
 

@@ -25,6 +25,7 @@ class Distinct:
 
     keys: ClassVar[tuple[str, ...]] = ("distinct_captions", "vocabulary", "most_common_share")
     higher_is_better: ClassVar[bool] = True
+    lower_is_better_keys: ClassVar[frozenset[str]] = frozenset({"most_common_share"})
 
     def __init__(self) -> None:
         self._captions: dict[str, int] = {}

@@ -9,25 +9,25 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("jax")
 
-import numpy as np  # noqa: E402 (after the skips)
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from safetensors.numpy import load_file  # noqa: E402
-from transformers import (  # noqa: E402
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+from transformers import (
     GPT2Config,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
     ViTConfig,
 )
 
-import captionkit  # noqa: E402
-from captionkit.backends.flax.optimizer import decay_applies  # noqa: E402
-from captionkit.backends.flax.schedule import learning_rate  # noqa: E402
-from captionkit.backends.torch.train import freeze  # noqa: E402
-from captionkit.backends.torch.weights import load_model, named_as_saved  # noqa: E402
-from captionkit.data.captions import build_word_tokenizer  # noqa: E402
-from captionkit.data.preprocess import Preprocessor  # noqa: E402
-from captionkit.recipe import TrainingConfig  # noqa: E402
+import captionkit
+from captionkit.backends.flax.optimizer import decay_applies
+from captionkit.backends.flax.schedule import learning_rate
+from captionkit.backends.torch.train import freeze
+from captionkit.backends.torch.weights import load_model, named_as_saved
+from captionkit.data.captions import build_word_tokenizer
+from captionkit.data.preprocess import Preprocessor
+from captionkit.recipe import TrainingConfig
 
 COLOURS = {
     "red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "yellow": (230, 220, 40),

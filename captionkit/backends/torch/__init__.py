@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from captionkit.backends.torch.options import TorchOptions
+from captionkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from captionkit.recipe import Recipe
@@ -33,7 +34,13 @@ class TorchBackend:
         """Raise ConfigError for a device or precision that this machine does not have."""
         from captionkit.backends.torch.device import choose_device, choose_precision
 
-        choose_precision(recipe.training.precision, choose_device(options.device))
+        device = choose_device(options.device)
+        if device.type == "cuda" and device.index:
+            raise ConfigError(
+                f"Training runs on the first visible GPU. Instead of device={options.device!r} set "
+                f"CUDA_VISIBLE_DEVICES={device.index} in the environment."
+            )
+        choose_precision(recipe.training.precision, device)
 
     def train(self, job: TrainingJob) -> Path:
         """Train as the job says; returns the folder with the finished model."""

@@ -31,13 +31,11 @@ class TrainingExamples(Dataset):
         token_ids: Sequence[Sequence[Sequence[int]]],
         preprocess: Preprocessor,
         length: int,
-        on_bad_image: str,
     ):
         self.dataset = dataset
         self.token_ids = token_ids  # by image, by caption
         self.preprocess = preprocess
         self.length = length
-        self.on_bad_image = on_bad_image
 
     def __len__(self) -> int:
         return self.length
@@ -50,8 +48,7 @@ class TrainingExamples(Dataset):
         try:
             pixels = self.preprocess(example.image)
         except ImageError as error:
-            if self.on_bad_image != "skip":
-                raise
+            # not raised here: this may be another process, whose errors arrive as tracebacks
             return {"skipped": (example.image_id, str(error))}
         return {"pixels": pixels, "ids": self.token_ids[index][caption]}
 

@@ -70,7 +70,9 @@ def load_captioner(
     with quiet_transformers():
         model = load_model(checkpoint, trust_remote_code).to(chosen, DTYPES[dtype or "fp32"])
     preprocess = Preprocessor.from_checkpoint(checkpoint)
-    return TorchCaptioner(model, load_tokenizer(checkpoint, trust_remote_code), preprocess)
+    captioner = TorchCaptioner(model, load_tokenizer(checkpoint, trust_remote_code), preprocess)
+    captioner.checkpoint = checkpoint
+    return captioner
 
 
 class TorchCaptioner:
@@ -93,6 +95,7 @@ class TorchCaptioner:
         self.preprocess = preprocess
         self.family = family_of(model.config.model_type)
         self.autocast = autocast
+        self.checkpoint: Path | None = None  # the folder that it was loaded from
         self.defaults = _decoding_defaults(model.generation_config)
 
     @property
@@ -127,6 +130,8 @@ class TorchCaptioner:
             if name not in {field.name for field in fields(Decoding)}:
                 raise unknown_setting(name, [field.name for field in fields(Decoding)])
         settings = Decoding(**{**self.defaults, **decoding})
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size} is not possible: it must be at least 1.")
         if not isinstance(images, EncodedImages):
             sources = as_list(images)
             chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
@@ -141,6 +146,8 @@ class TorchCaptioner:
         """
         encoded = images if isinstance(images, EncodedImages) else self.encode(as_list(images))
         many = [[c] if isinstance(c, str) else list(c) for c in captions]
+        if len(many) != len(encoded):
+            raise ConfigError(f"There are {len(encoded)} images and captions for {len(many)}.")
         rows = torch.tensor([row for row, texts in enumerate(many) for _ in texts])
         limit = self.family.text_limit(self.model.config)
         ids = encode_captions(

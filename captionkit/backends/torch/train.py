@@ -62,9 +62,8 @@ def _train(job: TrainingJob) -> Path:
     multiple = args.per_device_train_batch_size * args.world_size if args.world_size > 1 else 1
     order = EpochOrder(job.train, recipe.data.captions, recipe.training.seed, multiple)
     examples = TrainingExamples(
-        job.train, _token_ids(job, model, tokenizer), preprocess, len(order),
-        recipe.data.on_bad_image,
-    )  # fmt: skip
+        job.train, _token_ids(job, model, tokenizer), preprocess, len(order)
+    )
     trainer = CaptionTrainer(
         job, preprocess, order,
         autocast=None if precision == "fp32" else DTYPES[precision],
@@ -163,12 +162,13 @@ def freeze(model: Any, patterns: tuple[str, ...]) -> None:
 def _token_ids(job: TrainingJob, model: Any, tokenizer: Any) -> list[list[list[int]]]:
     """Token ids by image and caption; a caption too long for the model is a DataError."""
     captions = [job.train.captions_of(i) for i in range(len(job.train))]
+    image_ids = job.train.image_ids
     encoded = encode_captions(
         tokenizer,
         [text for texts in captions for text in texts],
         max_tokens=job.recipe.training.max_caption_tokens,
         limit=family_of(model.config.model_type).text_limit(model.config),
-        names=[job.train.image_ids[i] for i, texts in enumerate(captions) for _ in texts],
+        names=[image_ids[i] for i, texts in enumerate(captions) for _ in texts],
     )
     ids = iter(encoded)
     return [[next(ids) for _ in texts] for texts in captions]
@@ -183,7 +183,12 @@ def _workers(options: TorchOptions, device: torch.device) -> int:
 
 def _load_best(trainer: CaptionTrainer, output_dir: Path) -> None:
     best = trainer.plan.best_step
-    if not trainer.plan.keep_best or best in (None, trainer.state.global_step):
+    if not trainer.plan.keep_best:
+        return
+    if best is None:  # the best checkpoint of a resumed run is gone
+        trainer.evaluate()
+        return
+    if best == trainer.state.global_step:
         return
     weights = load_model(output_dir / f"checkpoint-{best}", trainer.job.recipe.trust_remote_code)
     trainer.model.load_state_dict(weights.state_dict())

@@ -23,7 +23,8 @@ from captionkit.backends.torch.captioner import TorchCaptioner, normalised, vers
 from captionkit.backends.torch.loss import IGNORED, caption_loss
 from captionkit.data.captions import save_tokenizer
 from captionkit.data.preprocess import Preprocessor
-from captionkit.errors import DivergedError
+from captionkit.errors import DataError, DivergedError, ImageError
+from captionkit.models import has_weights
 from captionkit.plan import Plan
 from captionkit.types import TrainEvent, TrainingJob
 
@@ -58,6 +59,7 @@ class CaptionTrainer(Trainer):
         self.interrupted = False
         self.learning_rate = 0.0
         self.images_in_update = 0
+        self.images_seen = 0
         self.loss_sum = torch.zeros((), dtype=torch.float64)
         self.steps_in_sum = 0
 
@@ -73,6 +75,11 @@ class CaptionTrainer(Trainer):
         batches = list(itertools.islice(epoch_iterator, num_batches))
         for batch in batches:
             for image_id, reason in batch.pop("skipped"):
+                if self.job.recipe.data.on_bad_image == "stop":
+                    raise ImageError(
+                        f"{reason} on_bad_image='skip' goes on without such images"
+                        f"{'; resume, from the last checkpoint' if self.state.global_step else ''}."
+                    )
                 self.emit("skip", image_id=image_id, reason=reason)
         counts = torch.tensor(
             [
@@ -82,6 +89,7 @@ class CaptionTrainer(Trainer):
             device=device,
         )
         tokens, self.images_in_update = self.accelerator.reduce(counts).tolist()
+        self.images_seen += self.images_in_update
         return batches, torch.tensor(max(tokens, 1), device=device)
 
     def compute_loss(
@@ -122,9 +130,9 @@ class CaptionTrainer(Trainer):
         self.control.should_log = False
         if not math.isfinite(loss):
             raise DivergedError(
-                f"The loss became {loss} at step {self.state.global_step} (learning rate "
-                f"{self.learning_rate:.3g}). Lower learning_rate, lengthen warmup_steps or set "
-                "precision='fp32'; resume=True goes on from the last checkpoint."
+                f"The loss became {loss} by step {self.state.global_step} (learning rate "
+                f"{self.learning_rate:.3g}). Start anew with a lower learning_rate, more "
+                "warmup_steps, or precision='fp32'."
             )
 
     def evaluate(
@@ -147,6 +155,8 @@ class CaptionTrainer(Trainer):
         return prefixed
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if not math.isfinite(self.loss_sum.item()):
+            self.log({"loss": math.nan})  # raises: no checkpoint of weights that are lost
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         main = self.is_world_process_zero()
         if main and folder.exists():  # cut off in an earlier run
@@ -211,11 +221,16 @@ class _Timetable(TrainerCallback):
             higher_is_better=job.higher_is_better,
             history=job.history,
         )
+        output_dir = Path(args.output_dir)
+        trainer.plan.forget_best_unless(
+            lambda step: checkpoints.damage(output_dir / f"checkpoint-{step}") is None
+        )
         trainable = [p.numel() for p in trainer.model.parameters() if p.requires_grad]
         trainer.emit(
             "start",
             parameters=trainer.model.num_parameters(),
             trainable=sum(trainable),
+            from_scratch=not has_weights(job.model),
             device=str(args.device),
             processes=trainer.accelerator.num_processes,
             versions=versions(),
@@ -228,6 +243,11 @@ class _Timetable(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # with several processes not every accelerate passes the epoch on to the sampler
         self.trainer.order.set_epoch(int(state.epoch or 0))
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        if not (trainer.images_seen or trainer.job.resume_from or trainer.interrupted):
+            raise DataError(f"None of the {len(trainer.job.train)} training images could be read.")
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # before the scheduler moves on: the rate that this update used

@@ -12,6 +12,10 @@ from captionkit.backends.torch.families import family_of
 from captionkit.errors import CheckpointError
 from captionkit.models import has_weights
 
+# in files of older versions: constants that are no weights
+_BUFFERS = ("position_ids", ".attn.bias", ".attn.masked_bias", ".crossattention.masked_bias",
+            ".crossattention.bias")  # fmt: skip
+
 
 def load_model(folder: Path, trust_remote_code: bool = False) -> Any:
     """The model of a checkpoint folder, fp32, in evaluation mode, every tensor accounted for."""
@@ -67,6 +71,8 @@ def named_as_saved(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def _config(folder: Path, trust_remote_code: bool) -> Any:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"There is no checkpoint in {folder}: no config.json.")
     try:
         return AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
@@ -79,12 +85,20 @@ def _config(folder: Path, trust_remote_code: bool) -> Any:
 
 def _check_complete(folder: Path, info: dict[str, Any], unused: tuple[str, ...]) -> None:
     missing = sorted(name for name in info.get("missing_keys", ()) if not name.startswith(unused))
-    mismatched = sorted(str(item) for item in info.get("mismatched_keys", ()))
-    if missing or mismatched:
+    unexpected = sorted(
+        name
+        for name in info.get("unexpected_keys", ())
+        if not name.endswith(_BUFFERS) and not name.startswith(unused)
+    )
+    mismatched = sorted(
+        f"{name} is {tuple(found)}, the model's {tuple(expected)}"
+        for name, found, expected in info.get("mismatched_keys", ())
+    )
+    if missing or mismatched or unexpected:
         raise CheckpointError(
             f"The weights in {folder} do not fit its config.\n"
             f"  missing from the file: {_some(missing)}\n"
-            f"  unknown to the model: {_some(sorted(info.get('unexpected_keys', ())))}\n"
+            f"  unknown to the model: {_some(unexpected)}\n"
             f"  of another shape: {_some(mismatched)}\n"
             "Check that config.json belongs to these weights."
         )

@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("jax")
 pytest.importorskip("flax")
 
-import numpy as np  # noqa: E402 (after the skip)
-from PIL import Image  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
 
-from captionkit.data.captions import build_word_tokenizer  # noqa: E402
-from captionkit.data.preprocess import Preprocessor  # noqa: E402
+from captionkit.data.captions import build_word_tokenizer
+from captionkit.data.preprocess import Preprocessor
 
 COLOURS = {
     "red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "yellow": (230, 220, 40),

@@ -43,10 +43,10 @@ def rows_in_order(update, devices):
 
 
 @pytest.mark.parametrize("captions", ["random", "all", "first"])
-@pytest.mark.parametrize(("devices", "accumulation_steps"), [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)])
-def test_every_visit_comes_once_in_order(
-    dataset, tokenizer, captions, devices, accumulation_steps
-):
+@pytest.mark.parametrize(
+    ("devices", "accumulation_steps"), [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)]
+)
+def test_every_visit_comes_once_in_order(dataset, tokenizer, captions, devices, accumulation_steps):
     batches, ids = make(
         dataset, tokenizer, devices, captions=captions, accumulation_steps=accumulation_steps
     )
@@ -92,7 +92,9 @@ def test_any_position_can_be_taken_up(dataset, tokenizer, first):
 
 
 def test_epochs_are_counted_in_passes(dataset, tokenizer):
-    batches, _ = make(dataset, tokenizer, accumulation_steps=2)  # 11 images: passes of 2, the last 1
+    batches, _ = make(
+        dataset, tokenizer, accumulation_steps=2
+    )  # 11 images: passes of 2, the last 1
     assert [batches.epoch_at(step) for step in range(7)] == pytest.approx(
         [0, 2 / 6, 4 / 6, 1, 1 + 2 / 6, 1 + 4 / 6, 2]
     )
@@ -153,8 +155,7 @@ def test_items_are_made_ahead_and_errors_arrive_in_their_place():
 
     seen = []
     with pytest.raises(KeyError, match="five"):
-        for item in ahead(items(), 2):
-            seen.append(item)
+        seen.extend(ahead(items(), 2))  # what came before the error is kept
     assert seen == made[:-1] == [0, 1, 2, 3, 4]
 
 

@@ -15,6 +15,9 @@ from captionkit.backends.flax.models.vision_encoder_decoder.config import Config
 from captionkit.errors import CheckpointError
 
 FAMILY = family_of("vision-encoder-decoder")
+apply = jax.jit(FAMILY.apply, static_argnums=0, static_argnames=("dtype", "remat", "unroll"))
+encode = jax.jit(FAMILY.encode, static_argnums=0)
+decode = jax.jit(FAMILY.decode, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +28,9 @@ def model(ved_folder):
 
 @pytest.fixture(scope="module")
 def states(model):
-    config, graphdef, params = model
+    _, graphdef, params = model
     pixels = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
-    return FAMILY.encode(graphdef, params, pixels)
+    return encode(graphdef, params, pixels)
 
 
 IDS = np.array([[2, 5, 6, 7, 9, 4], [2, 8, 9, 12, 0, 0]])
@@ -36,30 +39,30 @@ MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
 
 def test_no_position_sees_what_follows_it(model, states):
     _, graphdef, params = model
-    logits = FAMILY.decode(graphdef, params, states, IDS, None)
+    logits = decode(graphdef, params, states, IDS, None)
     changed = IDS.copy()
     changed[:, 3:] = 11
-    again = FAMILY.decode(graphdef, params, states, changed, None)
+    again = decode(graphdef, params, states, changed, None)
     np.testing.assert_array_equal(logits[:, :3], again[:, :3])
     assert not np.allclose(logits[:, 3:], again[:, 3:])
 
 
 def test_padding_changes_nothing_where_there_is_text(model, states):
     _, graphdef, params = model
-    with_mask = FAMILY.decode(graphdef, params, states, IDS, MASK)
-    without = FAMILY.decode(graphdef, params, states, IDS, None)
-    alone = FAMILY.decode(graphdef, params, states[1:], IDS[1:, :4], None)
+    with_mask = decode(graphdef, params, states, IDS, MASK)
+    without = decode(graphdef, params, states, IDS, None)
+    alone = decode(graphdef, params, states[1:], IDS[1:, :4], None)
     np.testing.assert_allclose(with_mask[1, :4], alone[0], atol=1e-5)
     np.testing.assert_allclose(with_mask[1, :4], without[1, :4], atol=1e-5)
     # masked positions are not looked at: in the middle that changes what follows
-    hole = FAMILY.decode(graphdef, params, states, IDS, np.array([[1, 1, 0, 1, 1, 1]] * 2))
+    hole = decode(graphdef, params, states, IDS, np.array([[1, 1, 0, 1, 1, 1]] * 2))
     assert not np.allclose(hole[0, 3:], without[0, 3:])
 
 
 def test_every_layer_sees_the_image(model, states):
     _, graphdef, params = model
-    other = FAMILY.decode(graphdef, params, states[::-1], IDS, MASK)
-    assert not np.allclose(other, FAMILY.decode(graphdef, params, states, IDS, MASK))
+    other = decode(graphdef, params, states[::-1], IDS, MASK)
+    assert not np.allclose(other, decode(graphdef, params, states, IDS, MASK))
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -69,10 +72,10 @@ def test_decoding_step_by_step_gives_the_teacher_forced_logits(model, states, sc
         values = json.loads(config.source)
         values["decoder"]["scale_attn_by_inverse_layer_idx"] = True
         graphdef, _ = FAMILY.abstract(Config.from_dict(values, "here"))
-    expected = FAMILY.decode(graphdef, params, states, IDS, None)
+    expected = decode(graphdef, params, states, IDS, None)
     # two lanes an image: the other lane runs through the same tokens backwards
     lanes = np.stack([IDS, np.concatenate([IDS[:, :1], IDS[:, :0:-1]], 1)], 1)
-    reverse = FAMILY.decode(graphdef, params, states, lanes[:, 1], None)
+    reverse = decode(graphdef, params, states, lanes[:, 1], None)
     prepared, cache = FAMILY.start_decoding(graphdef, params, states, 2, 8)
     for t in range(IDS.shape[1]):
         logits, cache = FAMILY.decode_step(graphdef, prepared, cache, lanes[:, :, t], t)
@@ -91,8 +94,8 @@ def test_keys_and_values_of_the_image_are_not_copied_for_lanes(model, states):
 def test_bfloat16_computes_in_bfloat16_from_float32_parameters(model):
     _, graphdef, params = model
     pixels = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
-    exact = FAMILY.apply(graphdef, params, pixels, IDS, MASK)
-    half = FAMILY.apply(graphdef, params, pixels, IDS, MASK, dtype=jnp.bfloat16)
+    exact = apply(graphdef, params, pixels, IDS, MASK)
+    half = apply(graphdef, params, pixels, IDS, MASK, dtype=jnp.bfloat16)
     assert half.dtype == jnp.bfloat16
     error = np.abs(half.astype(np.float32) - exact)
     assert 0 < error.mean() < 0.05 * np.abs(exact).mean()
@@ -102,7 +105,7 @@ def test_dropout_is_where_the_config_has_it(model):
     config, _, params = model
     pixels = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
     values = json.loads(config.source)
-    plain = FAMILY.apply(FAMILY.abstract(config)[0], params, pixels, IDS, MASK)
+    plain = apply(FAMILY.abstract(config)[0], params, pixels, IDS, MASK)
     seen = []
     for part, name in [
         ("encoder", "hidden_dropout_prob"), ("encoder", "attention_probs_dropout_prob"),
@@ -111,11 +114,11 @@ def test_dropout_is_where_the_config_has_it(model):
         changed = {**values, part: {**values[part], name: 0.3}}
         graphdef, _ = FAMILY.abstract(Config.from_dict(changed, "here"))
         key = jax.random.key(0)
-        dropped = FAMILY.apply(graphdef, params, pixels, IDS, MASK, dropout_key=key)
+        dropped = apply(graphdef, params, pixels, IDS, MASK, dropout_key=key)
         assert not np.allclose(dropped, plain), name
         assert not any(np.allclose(dropped, other) for other in seen), name
         seen.append(dropped)
-    np.testing.assert_array_equal(FAMILY.apply(graphdef, params, pixels, IDS, MASK), plain)
+    np.testing.assert_array_equal(apply(graphdef, params, pixels, IDS, MASK), plain)
 
 
 GPT2 = {"model_type": "gpt2", "is_decoder": True, "add_cross_attention": True}

@@ -126,9 +126,7 @@ def trained(freeze=()):
 
 
 def train(training, batches, freeze=(), precision="fp32", logits=toy_logits, rate=0.05, **changed):
-    step = functools.partial(
-        train_step, logits=logits, training=training, trained=trained(freeze)
-    )
+    step = functools.partial(train_step, logits=logits, training=training, trained=trained(freeze))
     step = compile_step(step, jax.devices()[:1])
     state = initial_state(toy_params(), training, trained(freeze), precision)._replace(**changed)
     rows = []

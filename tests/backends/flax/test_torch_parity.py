@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -10,7 +12,6 @@ import jax  # noqa: E402 (after the skip)
 import numpy as np  # noqa: E402
 from transformers import (  # noqa: E402
     GenerationConfig,
-    VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
 )
 
@@ -20,6 +21,9 @@ from captionkit.backends.flax.models import family_of  # noqa: E402
 from captionkit.recipe import Decoding  # noqa: E402
 
 FAMILY = family_of("vision-encoder-decoder")
+apply = jax.jit(FAMILY.apply, static_argnums=0, static_argnames=("dtype", "remat", "unroll"))
+encode = jax.jit(FAMILY.encode, static_argnums=0)
+decode = jax.jit(FAMILY.decode, static_argnums=0)
 
 # odd head counts, images that are not square, patches that leave a rest, unequal widths, tied and
 # untied heads, other activations, epsilons and attention scales
@@ -97,62 +101,72 @@ def test_logits(models):
     pixels, ids, mask = inputs_for(config)
     with torch.no_grad():
         theirs = torch_logits(model, pixels, ids, mask).numpy()
-    ours = np.asarray(FAMILY.apply(graphdef, params, pixels, ids, mask))
+    ours = np.asarray(apply(graphdef, params, pixels, ids, mask))
     assert ours.shape == theirs.shape
     assert np.abs(theirs).max() > 1  # nothing trivial is compared
     assert np.abs(ours - theirs)[mask == 1].max() < 1e-4
-    states = FAMILY.encode(graphdef, params, pixels)
-    from_states = FAMILY.decode(graphdef, params, states, ids, mask)
+    states = encode(graphdef, params, pixels)
+    from_states = decode(graphdef, params, states, ids, mask)
     assert np.abs(np.asarray(from_states) - theirs)[mask == 1].max() < 1e-4
 
 
 def test_gradients(make, tmp_path):
-    config = make.config({"num_hidden_layers": 3}, {"tie_word_embeddings": True, "n_layer": 3})
-    make.checkpoint(tmp_path, config, make.tensors(make.shapes(config), seed=5))
+    config = make.config({"num_hidden_layers": 2, "initializer_range": 0.02},
+                         {"n_layer": 2, "initializer_range": 0.02})  # fmt: skip
+    make.checkpoint(tmp_path, config, {})
+    config = FAMILY.config_of(tmp_path)
+    FAMILY.save_params(tmp_path, FAMILY.init_params(config, 3), config)
     model, config, graphdef, params = both(tmp_path)
     pixels, ids, mask = inputs_for(config, batch=4)
     targets = np.where(mask == 1, np.roll(ids, -1, 1), IGNORED)
 
-    logits = torch_logits(model, pixels, ids, mask)
+    logits = torch_logits(model, pixels, ids, mask).flatten(0, 1)
+    wanted = torch.tensor(targets).flatten()
     torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), torch.tensor(targets).flatten(), ignore_index=IGNORED, reduction="sum"
+        logits, wanted, ignore_index=IGNORED, reduction="sum"
     ).backward()
-    model.save_pretrained(tmp_path / "names")  # to have gradients under the names of the file
-    theirs = {}
-    for parameter in model.parameters():
-        if parameter.grad is not None:
-            parameter.data = parameter.grad
+    for parameter in model.parameters():  # saved, to have them under the names of the file
+        gradient = parameter.grad
+        parameter.data = torch.zeros_like(parameter) if gradient is None else gradient
     model.save_pretrained(tmp_path / "gradients")
     theirs = FAMILY.load_params(tmp_path / "gradients", config)
+    total = np.sqrt(sum(np.square(x).sum() for x in jax.tree.leaves(theirs)))
 
-    for options in ({}, {"remat": True}, {"unroll": True}):
-        loss = lambda p, o=options: caption_loss(  # noqa: E731
-            FAMILY.apply(graphdef, p, pixels, ids, mask, **o), targets
-        )
+    for options in ({}, {"remat": True, "unroll": True}):
+
+        def loss(params, options=options):
+            logits = apply(graphdef, params, pixels, ids, mask, **options)
+            return caption_loss(logits, targets)
+
         ours = jax.jit(jax.grad(loss))(params)
-        total = float(np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(theirs))))
-        compared = 0
         for (path, mine), yours in zip(
             jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
         ):
-            name = jax.tree_util.keystr(path)
-            if "pooler" in name:  # no gradient there: theirs is the weight itself
-                assert not np.any(mine)
-                continue
+            # zero in exact arithmetic (of key biases) is noise in theirs and in ours
             size = max(np.linalg.norm(yours), 1e-6 * total)
-            assert np.linalg.norm(np.asarray(mine) - yours) <= 1e-4 * size, name
-            compared += size > 1e-6 * total
-        assert compared > 30
+            error = np.linalg.norm(np.asarray(mine) - yours) / size
+            assert error <= 1e-4, (jax.tree_util.keystr(path), error)
 
 
 # ---- generation --------------------------------------------------------------------------------
+
+
+class Talker(NamedTuple):
+    model: Any
+    config: Any
+    graphdef: Any
+    params: Any
+    pixels: np.ndarray
+    states: Any
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
 def talker(request, make, tmp_path_factory):
     """Models whose captions end at different lengths; the second has two end tokens."""
     folder = tmp_path_factory.mktemp("talker")
-    config = make.config({"image_size": 16}, {"n_layer": 3, "tie_word_embeddings": request.param > 0})
+    config = make.config(
+        {"image_size": 16}, {"n_layer": 3, "tie_word_embeddings": request.param > 0}
+    )
     if request.param == 1:
         config["eos_token_id"] = [3, 11]
     tensors = make.tensors(make.shapes(config), seed=request.param)
@@ -161,7 +175,8 @@ def talker(request, make, tmp_path_factory):
     make.checkpoint(folder, config, tensors)
     model, config, graphdef, params = both(folder)
     pixels = np.random.default_rng(9).normal(size=(5, 16, 16, 3)).astype(np.float32)
-    return model, config, params, graphdef, pixels
+    states = encode(graphdef, params, pixels)
+    return Talker(model, config, graphdef, params, pixels, states)
 
 
 def torch_captions(model, config, pixels, **settings):
@@ -180,18 +195,18 @@ def until_end(ids, ends):
 
 
 def flax_captions(talker, **settings):
-    _, config, params, graphdef, pixels = talker
-    states = FAMILY.encode(graphdef, params, pixels)
-    tokens = FAMILY.token_ids(config)
-    found = generate(FAMILY, graphdef, params, states, Decoding(**settings), tokens)
+    found = generate(
+        FAMILY, talker.graphdef, talker.params, talker.states, Decoding(**settings),
+        FAMILY.token_ids(talker.config),
+    )  # fmt: skip
     ids, lengths = (np.asarray(x).reshape(-1, *x.shape[2:]) for x in found[:2])
     return [row[:length].tolist() for row, length in zip(ids, lengths)]
 
 
 def assert_same_captions(talker, **settings):
     """Token for token; a difference counts only where torch's own scores are told apart."""
-    model, config, _, graphdef, pixels = talker
-    theirs = torch_captions(model, config, pixels, **settings)
+    model, pixels = talker.model, talker.pixels
+    theirs = torch_captions(model, talker.config, pixels, **settings)
     ours = flax_captions(talker, **settings)
     per_image = settings.get("num_return_sequences", 1)
     for row, (mine, yours) in enumerate(zip(ours, theirs, strict=True)):
@@ -217,8 +232,7 @@ def test_greedy_captions(talker, length):
         assert len({len(ids) for ids in ours}) > 1  # some end early
 
 
-@pytest.mark.parametrize("num_beams", [2, 4, 8])
-@pytest.mark.parametrize("length", [1, 7, 16])
+@pytest.mark.parametrize(("num_beams", "length"), [(2, 1), (2, 16), (4, 7), (4, 16), (8, 7)])
 def test_beam_captions(talker, num_beams, length):
     for length_penalty in (1.0, 0.0, 2.0, -0.7):
         for early_stopping in (False, True):

@@ -63,7 +63,7 @@ def test_a_layer_is_what_the_paper_says():
         q, k, v = (linear(y, layer[name])[:, h] for name in ("query", "key", "value"))
         weights = np.exp(q @ k.T / 2)  # the square root of a head's width
         heads.append(weights / weights.sum(-1, keepdims=True) @ v)
-    middle = x + linear(np.concatenate(heads, -1), layer["attention_output"])
+    middle = x + linear(np.concatenate(heads, -1), layer["out"])
     inner = linear(norm(middle, layer["layernorm_after"]), layer["intermediate"])
     gelu = 0.5 * inner * (1 + np.vectorize(math.erf)(inner / np.sqrt(2)))
     expected = middle + linear(gelu, layer["output"])
@@ -96,9 +96,7 @@ def test_the_program_does_not_grow_with_depth():
 
 
 def test_dropout_needs_a_key_and_keeps_the_mean():
-    model, _ = with_values(
-        ViT(ViTConfig.from_dict({**TINY, "hidden_dropout_prob": 0.5}, "here"))
-    )
+    model, _ = with_values(ViT(ViTConfig.from_dict({**TINY, "hidden_dropout_prob": 0.5}, "here")))
     images = np.random.default_rng(3).normal(size=(2, 7, 9, 3))
     first, second = (model(images, dropout_key=jax.random.key(i)) for i in (1, 2))
     assert not np.allclose(first, second)

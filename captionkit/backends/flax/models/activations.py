@@ -15,7 +15,8 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The function of that name. Raises CheckpointError for one that is not known."""
     if name not in ACTIVATIONS:
         raise CheckpointError(
-            f"The activation {name!r} is not supported. Supported: {', '.join(sorted(ACTIVATIONS))}."
+            f"The activation {name!r} is not supported. Supported: "
+            f"{', '.join(sorted(ACTIVATIONS))}."
         )
     return ACTIVATIONS[name]
 

@@ -7,6 +7,9 @@ With `stack=(layers,)` the parameters of as many equal layers lie behind one ano
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -30,6 +33,7 @@ class Linear(nnx.Module):
         self.bias = parameter((*stack, outputs)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Multiply by the kernel, and add the bias if there is one."""
         y = x @ self.kernel[...].astype(x.dtype)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
@@ -43,6 +47,7 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`(..., width)` -> the same, in the same dtype."""
         x32 = x.astype(jnp.float32)
         centred = x32 - x32.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
@@ -57,6 +62,7 @@ class Embedding(nnx.Module):
         self.embedding = parameter((rows, width), std)
 
     def __call__(self, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """`(...)` -> `(..., width)`."""
         return self.embedding[...][ids].astype(dtype)
 
     def attend(self, x: jax.Array) -> jax.Array:
@@ -106,7 +112,15 @@ def merge_heads(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
-def scan_layers(body, x, layers, per_layer, *, remat: bool, unroll: bool):  # type: ignore[no-untyped-def]
+def scan_layers(
+    body: Callable[[Any, jax.Array, Any], jax.Array],
+    x: jax.Array,
+    layers: nnx.Module,
+    per_layer: Any,
+    *,
+    remat: bool,
+    unroll: bool,
+) -> jax.Array:
     """Run `x = body(layer, x, inputs of the layer)` over stacked layers.
 
     layers: a module whose parameters are stacked; per_layer: a pytree with as long a first axis.
@@ -115,7 +129,7 @@ def scan_layers(body, x, layers, per_layer, *, remat: bool, unroll: bool):  # ty
     """
     graphdef, stacked = nnx.split(layers)
 
-    def one(x, inputs):  # type: ignore[no-untyped-def]
+    def one(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
         parameters, extra = inputs
         return body(nnx.merge(graphdef, parameters), x, extra), None
 

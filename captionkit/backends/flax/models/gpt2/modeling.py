@@ -83,7 +83,7 @@ def layer_scales(config: GPT2Config) -> jax.Array | None:
 
 
 class Block(nnx.Module):
-    """Self-attention, cross-attention and a perceptron, each on normalised input and added to it."""
+    """Self-attention, cross-attention, a perceptron; each sees normalised input and is added."""
 
     def __init__(self, config: GPT2Config, stack: tuple[int, ...]):
         width, inner, epsilon = config.n_embd, config.n_inner, config.layer_norm_epsilon
@@ -110,6 +110,7 @@ class Block(nnx.Module):
         layer_scale: jax.Array | None,
         dropout_key: jax.Array | None,
     ) -> jax.Array:
+        """`(batch, length, width)` -> the same; mask as in `attention`."""
         config, keys = self.config, split_key(dropout_key, 5)
         settings = {"scale": config.attention_scale, "rate": config.attn_pdrop}
 

@@ -51,10 +51,8 @@ def known_names(
 
 def _known_name(config: Config, name: str) -> str | None:
     part, _, rest = name.partition(".")
-    if part == "encoder":
-        kind = "deit" if config.encoder.distillation_token else "vit"
-        # the encoder's own `encoder.` may stand alone, from files of transformers 5 in memory
-        rest = canonical(rest, kind)
-    elif part == "decoder":
-        rest = canonical(rest, "gpt2")
-    return rest if rest is None else (f"{part}.{rest}" if rest else part)
+    kinds = {"encoder": "deit" if config.encoder.distillation_token else "vit", "decoder": "gpt2"}
+    if part not in kinds:
+        return name
+    known = canonical(rest, kinds[part])
+    return None if known is None else f"{part}.{known}"

@@ -70,6 +70,7 @@ class Embeddings(nnx.Module):
         self.patch_embeddings = PatchEmbeddings(config)
 
     def __call__(self, pixel_values: jax.Array) -> jax.Array:
+        """`(batch, height, width, channels)` -> `(batch, tokens, hidden_size)`."""
         patches = self.patch_embeddings(pixel_values)
         special = [self.cls_token]
         if self.config.distillation_token:
@@ -90,6 +91,7 @@ class PatchEmbeddings(nnx.Module):
         self.bias = parameter((config.hidden_size,))
 
     def __call__(self, pixel_values: jax.Array) -> jax.Array:
+        """`(batch, height, width, channels)` -> `(batch, patches, hidden_size)`, by rows."""
         (rows, columns), (height, width) = self.config.grid, self.config.patch_size
         batch, channels = pixel_values.shape[0], pixel_values.shape[3]
         whole = pixel_values[:, : rows * height, : columns * width]
@@ -110,12 +112,13 @@ class Layer(nnx.Module):
         self.query = Linear(width, width, std=std, bias=config.qkv_bias, stack=stack)
         self.key = Linear(width, width, std=std, bias=config.qkv_bias, stack=stack)
         self.value = Linear(width, width, std=std, bias=config.qkv_bias, stack=stack)
-        self.attention_output = Linear(width, width, std=std, stack=stack)
+        self.out = Linear(width, width, std=std, stack=stack)
         self.layernorm_after = LayerNorm(width, epsilon=epsilon, stack=stack)
         self.intermediate = Linear(width, inner, std=std, stack=stack)
         self.output = Linear(inner, width, std=std, stack=stack)
 
     def __call__(self, x: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
+        """`(batch, tokens, width)` -> the same."""
         config, keys = self.config, split_key(dropout_key, 3)
         heads, hidden_dropout = config.num_attention_heads, config.hidden_dropout_prob
 
@@ -128,7 +131,7 @@ class Layer(nnx.Module):
             rate=config.attention_probs_dropout_prob,
             dropout_key=keys[0],
         )
-        x = x + dropout(self.attention_output(merge_heads(y)), hidden_dropout, keys[1])
+        x = x + dropout(self.out(merge_heads(y)), hidden_dropout, keys[1])
 
         y = activation(config.hidden_act)(self.intermediate(self.layernorm_after(x)))
         return x + dropout(self.output(y), hidden_dropout, keys[2])

@@ -17,11 +17,12 @@ def table(config: ViTConfig) -> list[Row]:
     return rows
 
 
+_PATCHES = "embeddings.patch_embeddings"
 _EMBEDDINGS = [
     Row("embeddings.cls_token", "embeddings.cls_token"),
     Row("embeddings.position_embeddings", "embeddings.position_embeddings"),
-    Row("embeddings.patch_embeddings.projection.weight", "embeddings.patch_embeddings.kernel", "conv"),
-    Row("embeddings.patch_embeddings.projection.bias", "embeddings.patch_embeddings.bias"),
+    Row(f"{_PATCHES}.projection.weight", f"{_PATCHES}.kernel", "conv"),
+    Row(f"{_PATCHES}.projection.bias", f"{_PATCHES}.bias"),
 ]  # fmt: skip
 
 _LAYERS = [
@@ -33,8 +34,8 @@ _LAYERS = [
     Row("encoder.layer.{}.attention.attention.key.bias", "layers.key.bias"),
     Row("encoder.layer.{}.attention.attention.value.weight", "layers.value.kernel", "transpose"),
     Row("encoder.layer.{}.attention.attention.value.bias", "layers.value.bias"),
-    Row("encoder.layer.{}.attention.output.dense.weight", "layers.attention_output.kernel", "transpose"),
-    Row("encoder.layer.{}.attention.output.dense.bias", "layers.attention_output.bias"),
+    Row("encoder.layer.{}.attention.output.dense.weight", "layers.out.kernel", "transpose"),
+    Row("encoder.layer.{}.attention.output.dense.bias", "layers.out.bias"),
     Row("encoder.layer.{}.layernorm_after.weight", "layers.layernorm_after.scale"),
     Row("encoder.layer.{}.layernorm_after.bias", "layers.layernorm_after.bias"),
     Row("encoder.layer.{}.intermediate.dense.weight", "layers.intermediate.kernel", "transpose"),

@@ -1,0 +1,331 @@
+"""Whole runs of a tiny model: what they write, and that they are exact."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import captionkit
+from captionkit.backends.flax.state import read_state
+from captionkit.errors import CheckpointError, ConfigError, OutputError, TrainingInterrupted
+
+SMALL = {
+    "backend": "flax", "batch_size": 4, "learning_rate": 2e-3, "eval_batch_size": 8,
+    "test_size": 0.25, "metrics": ["wer"], "max_new_tokens": 10, "logging_steps": 2,
+    "precision": "fp32",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once(tmp_path_factory):
+    """Most runs here compile the same programs."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    changed = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in changed}
+    for name, value in changed.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def run(folder, pairs, output_dir, **settings):
+    return captionkit.finetune(
+        model=str(folder), dataset=pairs, output_dir=str(output_dir), **{**SMALL, **settings}
+    )
+
+
+def without_speed(history):
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in history]
+
+
+@pytest.fixture(scope="module")
+def result(ved_folder, pairs, tmp_path_factory):
+    return run(ved_folder, pairs, tmp_path_factory.mktemp("runs") / "whole", epochs=4)
+
+
+def test_a_run_writes_a_hugging_face_folder(result, ved_folder):
+    names = {path.name for path in result.output_dir.iterdir()}
+    assert {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "preprocessor_config.json", "generation_config.json", "captionkit",
+    } <= names  # fmt: skip
+    assert not [n for n in names if n.endswith((".bin", ".pt", ".tmp")) or n.startswith(".")]
+    inside = {path.name for path in (result.output_dir / "captionkit").iterdir()}
+    assert {
+        "recipe.yaml", "history.jsonl", "metrics.json", "predictions.jsonl", "report.html",
+        "samples.png", "run.json", "tensorboard",
+    } <= inside  # fmt: skip
+    before = load_file(ved_folder / "model.safetensors")
+    after = load_file(result.output_dir / "model.safetensors")
+    assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
+    generation = json.loads((result.output_dir / "generation_config.json").read_text())
+    assert generation == {
+        "decoder_start_token_id": 2, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0,
+        "max_new_tokens": 10, "num_beams": 1,
+    }  # fmt: skip
+    info = json.loads((result.output_dir / "captionkit/run.json").read_text())
+    assert info["parameters"] == sum(tensor.size for tensor in before.values())
+    pooler = sum(t.size for name, t in before.items() if name.startswith("encoder.pooler."))
+    assert info["trainable"] == info["parameters"] - pooler
+
+
+def test_history_and_metrics_agree(result):
+    # 12 of 16 images train: 3 steps an epoch, 12 in all
+    assert [row["step"] for row in result.history if "loss" in row] == [2, 4, 6, 8, 10, 12]
+    evaluated = {row["step"]: row for row in result.history if "eval_loss" in row}
+    assert list(evaluated) == [3, 6, 9, 12]
+    best = min(evaluated.values(), key=lambda row: row["eval_loss"])
+    assert result.metrics == {"loss": best["eval_loss"], "wer": best["eval_wer"]}
+    assert json.loads((result.output_dir / "captionkit/metrics.json").read_text()) == result.metrics
+
+
+def test_the_saved_model_is_the_one_that_was_evaluated(result, pairs):
+    rows = [
+        json.loads(line)
+        for line in (result.output_dir / "captionkit/predictions.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == 4
+    by_id = {str(i): image for i, (image, _) in enumerate(pairs)}
+    captions = result.captioner.caption([by_id[row["image_id"]] for row in rows])
+    assert [c.text for c in captions] == [row["prediction"] for row in rows]
+    assert [c.score for c in captions] == pytest.approx([row["score"] for row in rows], abs=1e-5)
+    total, count = result.captioner.loss(
+        [by_id[row["image_id"]] for row in rows], [row["references"] for row in rows]
+    )
+    assert total / count == pytest.approx(result.metrics["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"accumulation_steps": 4}, {"remat": True}, {"threads": 1}, {"devices": 1}]
+)
+def test_how_it_is_computed_does_not_change_the_result(
+    result, ved_folder, pairs, tmp_path, settings
+):
+    other = run(ved_folder, pairs, tmp_path / "run", epochs=4, **settings)
+    for a, b in zip(without_speed(result.history), without_speed(other.history), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+class StopAt:
+    """Presses Ctrl-C after a step, as a user would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __enter__(self):
+        from captionkit import tracking
+
+        self.original = tracking.Tracking.__call__
+
+        def call(tracker, event):
+            self.original(tracker, event)
+            if event.kind == "step" and event.step == self.step:
+                signal.raise_signal(signal.SIGINT)
+
+        tracking.Tracking.__call__ = call
+
+    def __exit__(self, *_):
+        from captionkit import tracking
+
+        tracking.Tracking.__call__ = self.original
+
+
+@pytest.fixture(scope="module")
+def dropout_folder(ved_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dropout") / "m"
+    shutil.copytree(ved_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["encoder"]["hidden_dropout_prob"] = config["decoder"]["resid_pdrop"] = 0.2
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+DROPOUT = {"epochs": 3, "logging_steps": 4, "save_total_limit": 2}
+
+
+@pytest.fixture(scope="module")
+def whole(dropout_folder, pairs, tmp_path_factory):
+    return run(dropout_folder, pairs, tmp_path_factory.mktemp("runs") / "dropout", **DROPOUT)
+
+
+@pytest.mark.parametrize("stop", [3, 5, 7])
+def test_an_interrupted_run_goes_on_exactly(whole, dropout_folder, pairs, tmp_path, stop):
+    """The history and the weights of the whole run, bit for bit; dropout and drawn captions too."""
+    output_dir = tmp_path / "stopped"
+    with StopAt(stop), pytest.raises(TrainingInterrupted, match="--resume") as e:
+        run(dropout_folder, pairs, output_dir, **DROPOUT)
+    assert f"after step {stop}" in str(e.value)
+    assert (output_dir / f"checkpoint-{stop}").is_dir()
+    assert not (output_dir / "model.safetensors").exists()
+    resumed = run(dropout_folder, pairs, output_dir, resume=True, **DROPOUT)
+    assert without_speed(resumed.history) == without_speed(whole.history)
+    assert resumed.metrics == whole.metrics
+    a = load_file(whole.output_dir / "model.safetensors")
+    b = load_file(resumed.output_dir / "model.safetensors")
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_dropout_has_an_effect(whole, ved_folder, pairs, tmp_path):
+    plain = run(ved_folder, pairs, tmp_path / "plain", **DROPOUT)
+    losses = [[row["loss"] for row in r.history if "loss" in row] for r in (plain, whole)]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_damaged_checkpoint_is_passed_over(whole, dropout_folder, pairs, tmp_path):
+    with StopAt(7), pytest.raises(TrainingInterrupted):
+        run(dropout_folder, pairs, tmp_path / "b", **DROPOUT)
+    (data,) = (tmp_path / "b/checkpoint-7/state/state/d").iterdir()
+    data.write_bytes(b"cut off")
+    with pytest.warns(UserWarning, match=r"checkpoint-7: state/state/d/\w+ is damaged"):
+        resumed = run(dropout_folder, pairs, tmp_path / "b", resume=True, **DROPOUT)
+    assert without_speed(resumed.history) == without_speed(whole.history)
+
+
+def test_a_finished_run_can_be_resumed_without_a_step(whole, dropout_folder, pairs, tmp_path):
+    shutil.copytree(whole.output_dir, tmp_path / "run")
+    (tmp_path / "run/model.safetensors").unlink()
+    again = run(dropout_folder, pairs, tmp_path / "run", resume=True, **DROPOUT)
+    assert without_speed(again.history) == without_speed(whole.history)
+    a = load_file(whole.output_dir / "model.safetensors")
+    b = load_file(again.output_dir / "model.safetensors")
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_state_that_does_not_fit_is_explained(whole, dropout_folder, pairs, tmp_path):
+    shutil.copytree(whole.output_dir, tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"does not fit this run: .* Were other tensors froz"):
+        run(dropout_folder, pairs, tmp_path / "run", resume=True,
+            freeze=["decoder.transformer.wte.*"], **DROPOUT)  # fmt: skip
+    shutil.rmtree(tmp_path / "run/checkpoint-9/state")
+    with pytest.raises(CheckpointError, match="no training state of the Flax backend"):
+        read_state(tmp_path / "run/checkpoint-9", None)
+
+
+def test_the_best_weights_are_kept_and_early_stopping_stops(ved_folder, pairs, tmp_path):
+    """A learning rate that destroys the model: an early evaluation is the best."""
+    result = run(
+        ved_folder, pairs, tmp_path / "run", epochs=20, learning_rate=0.3, schedule="constant",
+        eval_steps=1, early_stopping_patience=3, save_total_limit=1, best_metric="loss",
+    )  # fmt: skip
+    evaluated = [row for row in result.history if "eval_loss" in row]
+    best = min(evaluated, key=lambda row: row["eval_loss"])
+    assert evaluated[-1]["step"] == best["step"] + 3 < 60
+    assert result.metrics["loss"] == best["eval_loss"]
+    checkpoints = {p.name for p in result.output_dir.glob("checkpoint-*")}
+    assert f"checkpoint-{best['step']}" in checkpoints
+    assert len(checkpoints) <= 2
+    kept = load_file(result.output_dir / f"checkpoint-{best['step']}" / "model.safetensors")
+    final = load_file(result.output_dir / "model.safetensors")
+    assert all(np.array_equal(kept[name], final[name]) for name in kept)
+
+
+def test_frozen_tensors_do_not_move_nor_do_frozen_layers_of_a_stack(ved_folder, pairs, tmp_path):
+    patterns = ["encoder.embeddings.*", "decoder.transformer.h.1.*", "encoder.encoder.layer.0.*"]
+    result = run(ved_folder, pairs, tmp_path / "run", max_steps=3, freeze=patterns,
+                 weight_decay=0.1)  # fmt: skip
+    before = load_file(ved_folder / "model.safetensors")
+    after = load_file(result.output_dir / "model.safetensors")
+    frozen = [
+        name for name in before if name.startswith(tuple(p.removesuffix("*") for p in patterns))
+    ]
+    for name in before:
+        still = name in frozen or name.startswith("encoder.pooler.")
+        # attention does not depend on what is added to every key
+        if not name.endswith("key.bias"):
+            assert np.array_equal(before[name], after[name]) == still, name
+    info = json.loads((result.output_dir / "captionkit/run.json").read_text())
+    pooler = [name for name in before if name.startswith("encoder.pooler.")]
+    assert info["parameters"] - info["trainable"] == sum(
+        before[name].size for name in [*frozen, *pooler]
+    )
+
+
+def test_a_run_from_a_config_learns_and_brings_its_tokenizer(make, pairs, tmp_path):
+    (tmp_path / "own.json").write_text(json.dumps(make.config({}, {"vocab_size": 32})))
+    result = run(
+        tmp_path / "own.json", pairs, tmp_path / "run", epochs=100, test_size=0,
+        learning_rate=5e-3, captions="first", batch_size=16, save_steps=0, logging_steps=50,
+    )  # fmt: skip
+    captions = result.captioner.caption([image for image, _ in pairs])
+    assert [c.text for c in captions] == [texts[0] for _, texts in pairs]
+    assert result.metrics == {}
+    assert result.report.is_file()
+    config = json.loads((result.output_dir / "config.json").read_text())
+    assert config["decoder"]["vocab_size"] == len(result.captioner.tokenizer)
+
+
+def test_a_bad_image_in_training_stops_or_is_skipped(ved_folder, pairs, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    pairs[0][0].save(bad)
+    bad.write_bytes(bad.read_bytes()[:200])
+    mixed = [*pairs[:7], (str(bad), "never seen"), *pairs[7:]]
+    with pytest.raises(captionkit.CaptionkitError, match=r"bad.jpg"):
+        run(ved_folder, mixed, tmp_path / "a", epochs=1, test_size=0)
+    result = run(
+        ved_folder, mixed, tmp_path / "b", epochs=2, test_size=0, on_bad_image="skip", batch_size=1
+    )
+    assert list(result.skipped) == [str(bad)]
+    assert "bad.jpg" in (result.output_dir / "captionkit/skipped.jsonl").read_text()
+    assert all(math.isfinite(row["loss"]) for row in result.history if "loss" in row)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"precision": "fp16"}, "precision='fp16' needs a GPU"),
+        ({"devices": 64}, r"devices=64 was asked for, but JAX sees \d+ \(cpu\)"),
+        ({"devices": 0}, "devices=0 is not possible"),
+        ({"parallel": "magic"}, "parallel='magic' is not possible"),
+        ({"devises": 1}, "did you mean 'devices'"),
+        ({"freeze": ["encoder.nothing.*"]}, "matches no tensor"),
+        ({"freeze": ["*"]}, "nothing to train"),
+        ({"best_metric": "cider"}, "best_metric='cider'"),
+    ],
+)
+def test_impossible_settings_stop_before_training(ved_folder, pairs, tmp_path, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        run(ved_folder, pairs, tmp_path / "run", **settings)
+
+
+def test_captions_longer_than_the_model_are_named_or_cut(ved_folder, pairs, tmp_path):
+    long = [*pairs, (pairs[0][0], "red " * 40)]
+    with pytest.raises(captionkit.CaptionkitError, match=r"42 tokens long.*max_caption_tokens=24"):
+        run(ved_folder, long, tmp_path / "a", test_size=0)
+    result = run(ved_folder, long, tmp_path / "b", test_size=0, max_caption_tokens=8, max_steps=2)
+    assert result.history
+
+
+def test_a_divergence_is_named_with_the_checkpoint_to_go_back_to(ved_folder, pairs, tmp_path):
+    with pytest.raises(captionkit.CaptionkitError) as e:
+        run(ved_folder, pairs, tmp_path / "run", learning_rate=1e38, epochs=20, save_steps=1,
+            eval_steps=0)  # fmt: skip
+    assert "The loss became nan at step 2 (learning rate " in str(e.value)
+    assert "resume=True goes on from checkpoint-1" in str(e.value)
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run(
+    ved_folder, pairs, tmp_path, monkeypatch
+):
+    from captionkit import checkpoints
+
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write_manifest", full)
+    with pytest.raises(OutputError, match=r"could not be written: .*No space left"):
+        run(ved_folder, pairs, tmp_path / "run", epochs=1)
