@@ -38,7 +38,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Lint, then the tests of core and of each backend."""
-    for name in ("lint", "tests-core", "tests-torch", "tests-flax"):
+    for name in ("lint", "tests-core", "tests-torch", "tests-flax", "tests-both"):
         session.notify(name)
 
 
@@ -56,7 +56,7 @@ def tests_core(session: nox.Session) -> None:
     """All that knows no framework, with none installed."""
     install(session, "test")
     assert_absent(session, "torch", "jax")
-    pytest(session, "tests", "--ignore", "tests/backends/torch", "--ignore", "tests/backends/flax")
+    pytest(session, "tests", "--ignore", "tests/backends", "-m", "not oracle")
 
 
 @nox.session(name="tests-torch")
@@ -69,10 +69,18 @@ def tests_torch(session: nox.Session) -> None:
 
 @nox.session(name="tests-flax")
 def tests_flax(session: nox.Session) -> None:
-    """Core beside jax and flax, where there is no torch."""
+    """The Flax backend, where there is no torch."""
     install(session, "flax", "test")
     assert_absent(session, "torch")
-    pytest(session, "tests/test_import.py", "tests/test_registry.py", "tests/test_evaluation.py")
+    pytest(session, "tests/backends/flax", "tests/test_import.py")
+
+
+@nox.session(name="tests-both")
+def tests_both(session: nox.Session) -> None:
+    """The backends beside each other: what Flax computes against what torch does."""
+    install(session, "all", "test")
+    parity = sorted(str(path) for path in Path("tests/backends/flax").glob("test_*torch*.py"))
+    pytest(session, "tests/backends/test_torch_and_flax.py", *parity)
 
 
 @nox.session
@@ -82,6 +90,13 @@ def acceptance(session: nox.Session) -> None:
         session.error(f"the real data are not at {SHARED}")
     install(session, "torch", "test")
     pytest(session, "-m", "acceptance", "tests", CAPTIONKIT_REQUIRE_DATA="1")
+
+
+@nox.session
+def oracle(session: nox.Session) -> None:
+    """Tokenisation and METEOR against the COCO evaluation's Java programs; needs a Java runtime."""
+    install(session, "test")
+    pytest(session, "-m", "oracle", "tests/metrics")
 
 
 @nox.session(name="tests-oldest")

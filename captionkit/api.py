@@ -16,6 +16,7 @@ from captionkit.errors import ConfigError, TrainingInterrupted
 from captionkit.evaluation import Evaluation, Evaluator, evaluate_captioner
 from captionkit.interrupt import stop_requested_by_signal
 from captionkit.metrics import score
+from captionkit.metrics.pairs import PairCheck
 from captionkit.plan import Plan
 from captionkit.processes import is_main_process
 from captionkit.recipe import Decoding, Recipe, field_names
@@ -114,8 +115,8 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
         ):
             raise ConfigError(
                 f"This run was stopped early, after step {resume_step}: there is nothing to go on "
-                f"with. A higher early_stopping_patience than {plan.training.early_stopping_patience} "
-                "lets it go on."
+                f"with. Only a higher early_stopping_patience lets it go on (it is "
+                f"{plan.training.early_stopping_patience})."
             )
         evaluator = None
         if validation is not None:
@@ -204,6 +205,10 @@ def evaluate(
         model, examples, metrics, Decoding(**{**defaults, **decoding}), batch_size,
         data.get("on_bad_image", "stop"),
     )  # fmt: skip
+    check = PairCheck()
+    for row in result.predictions:
+        check.check(row.prediction, row.references)
+    check.warn()
     if output_dir is not None:
         facts = {**getattr(model, "facts", {}), "seconds": time.perf_counter() - started}
         write_evaluation_report(Path(output_dir), result, examples, facts)

@@ -61,7 +61,7 @@ def list_datasets() -> list[Listed]:
 
 def list_metrics() -> list[Listed]:
     """The registered metrics; any module of `evaluate` works by its name as well."""
-    return _listed("metrics", lambda metric: None)
+    return _listed("metrics", lambda metric: getattr(metric, "missing", lambda: None)())
 
 
 def get_backend(name: str) -> Backend:
@@ -118,7 +118,8 @@ def check_metrics(metrics: Sequence[str], best: str | None = None) -> bool:
     directions = {"loss": False}
     for name in metrics:
         metric = get_metric(name)
-        directions |= dict.fromkeys(metric.keys, metric.higher_is_better)
+        lower = getattr(metric, "lower_is_better_keys", ())
+        directions |= {key: metric.higher_is_better and key not in lower for key in metric.keys}
     if best is not None and best not in directions:
         raise ConfigError(
             f"best_metric={best!r} is not a value of the metrics {', '.join(metrics)}"

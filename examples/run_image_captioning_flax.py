@@ -35,6 +35,8 @@ NO_EFFECT = ("block_size", "overwrite_cache", "use_fast_tokenizer")
 
 @dataclass
 class TrainingArguments:
+    """How to train, and what to do."""
+
     output_dir: str
     overwrite_output_dir: bool = False
     do_train: bool = False
@@ -61,6 +63,8 @@ class TrainingArguments:
 
 @dataclass
 class ModelArguments:
+    """Which model to begin with."""
+
     model_name_or_path: str | None = None
     encoder_model_name_or_path: str | None = None
     decoder_model_name_or_path: str | None = None
@@ -73,6 +77,8 @@ class ModelArguments:
 
 @dataclass
 class DataTrainingArguments:
+    """Which data, and how captions are cut and generated."""
+
     dataset_name: str | None = None
     dataset_config_name: str | None = None
     data_dir: str | None = None
@@ -110,7 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
         output.mkdir(parents=True, exist_ok=True)
         if training.do_train and training.do_eval:
             kept = output / "captionkit"
-            rows = [json.loads(line) for line in open(kept / "predictions.jsonl", encoding="utf-8")]
+            lines = (kept / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
+            rows = [json.loads(line) for line in lines if line]
             pairs = [(row["prediction"], row["references"]) for row in rows]
             metrics = json.loads((kept / "metrics.json").read_text(encoding="utf-8"))
             write_results(output, "eval", metrics, pairs, source, data)

@@ -32,9 +32,8 @@ def metrics(arguments: list[str]) -> None:
     from captionkit.registry import list_metrics
 
     parse(Nothing, "metrics", metrics.__doc__, arguments)
-    _table(
-        ("metric", "from", "what"), [(m.name, m.distribution, m.summary) for m in list_metrics()]
-    )
+    rows = [(m.name, m.distribution, m.summary, m.state) for m in list_metrics()]
+    _table(("metric", "from", "what", "state"), rows)
 
 
 def recipes(arguments: list[str]) -> None:

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from captionkit.metrics.edit_distance import edit_distance
 from captionkit.metrics.pairs import require_references
 from captionkit.metrics.statistics import CorpusStatistics
 from captionkit.types import Scores
@@ -84,7 +83,11 @@ class EditCounts:
 
 def closest(predicted: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[int, int]:
     """(edits, length) of the reference with the fewest edits; of several such, the longest."""
-    counts = ((edit_distance(reference, predicted), len(reference)) for reference in references)
+    from rapidfuzz.distance import Levenshtein  # what jiwer counts edits with
+
+    counts = (
+        (Levenshtein.distance(reference, predicted), len(reference)) for reference in references
+    )
     return min(counts, key=lambda count: (count[0], -count[1]))
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 Better = Literal["lower", "higher"]
 
-LOWER_IS_BETTER = frozenset({"loss", "wer", "cer", "mer", "wil", "ter", "perplexity"})
+LOWER_IS_BETTER = frozenset({"loss", "wer", "cer", "mer", "wil", "ter", "perplexity", "most_common_share"})
 NO_DIRECTION = frozenset(
     {
         "gen_len",
@@ -31,6 +31,9 @@ ORDER = ("wer", "cer", "cider", "spice", "meteor", "bleu", "rouge", "loss")
 _LEADING = frozenset({"wer", "cer", "cider", "spice", "meteor", "bleu4", "bleu_4", "rougel"})
 
 _NAMES = {
+    "rouge_l": "ROUGE\u2011L (COCO)", "cider_d": "CIDEr\u2011D",
+    "meteor_nltk": "METEOR (nltk)", "distinct_captions": "Distinct captions",
+    "vocabulary": "Vocabulary", "most_common_share": "Most common caption",
     "wer": "WER", "cer": "CER", "cider": "CIDEr", "loss": "Loss", "meteor": "METEOR",
     "spice": "SPICE", "learning_rate": "Learning rate", "grad_norm": "Gradient norm",
     "images_per_second": "Images per second", "gen_len": "Generated length",
@@ -41,6 +44,11 @@ _MEANINGS = {
     "cer": "character edits per reference character",
     "loss": "cross-entropy per token",
     "cider": "agreement with the references, rare words count more",
+    "cider_d": "agreement with the references, rare words count more",
+    "rouge_l": "longest common sequence of words, recall weighed more",
+    "distinct_captions": "different captions",
+    "vocabulary": "different words said",
+    "most_common_share": "share of images with the most common caption",
     "rouge1": "single words shared",
     "rouge2": "word pairs shared",
     "rougeL": "longest common sequence of words",

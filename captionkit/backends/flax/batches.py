@@ -90,7 +90,7 @@ class TrainingBatches:
         return epochs + min(done * self.passes, passes) / passes
 
     def updates(self, first: int = 0) -> Generator[Update, None, None]:
-        """The updates from number `first` on, made ahead by a thread. Raises `ImageError`."""
+        """The updates from number `first` on, made ahead by a thread."""
         return ahead(self._updates(first), _AHEAD)
 
     def _updates(self, first: int) -> Iterator[Update]:
@@ -125,9 +125,7 @@ class TrainingBatches:
             try:
                 pixels[place] = self.preprocess(example.image)
             except ImageError as error:
-                if self.recipe.data.on_bad_image != "skip":
-                    raise
-                return example.image_id, str(error)
+                return example.image_id, str(error)  # what follows from it is the trainer's affair
             inputs, wanted = texts[row]
             input_ids[place][: len(inputs)] = inputs
             targets[place][: len(wanted)] = wanted

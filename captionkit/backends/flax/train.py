@@ -51,12 +51,13 @@ def train(job: TrainingJob) -> Path:
 def _token_ids(job: TrainingJob, model: Model) -> list[list[list[int]]]:
     """Token ids by image and caption; a caption too long for the model is a DataError."""
     captions = [job.train.captions_of(i) for i in range(len(job.train))]
+    image_ids = job.train.image_ids
     encoded = encode_captions(
         model.tokenizer,
         [text for texts in captions for text in texts],
         max_tokens=job.recipe.training.max_caption_tokens,
         limit=model.family.text_limit(model.config),
-        names=[job.train.image_ids[i] for i, texts in enumerate(captions) for _ in texts],
+        names=[image_ids[i] for i, texts in enumerate(captions) for _ in texts],
     )
     ids = iter(encoded)
     return [[next(ids) for _ in texts] for texts in captions]
@@ -65,6 +66,8 @@ def _token_ids(job: TrainingJob, model: Model) -> list[list[list[int]]]:
 def _best(trainer: CaptionTrainer) -> Model:
     """The model with the weights that the run ends with."""
     best, model = trainer.plan.best_step, trainer.model
+    if trainer.plan.keep_best and best is None:  # the best checkpoint of a resumed run is gone
+        trainer.evaluate()
     if not trainer.plan.keep_best or best in (None, trainer.step):
         return model._replace(params=on_host(trainer.params))
     folder = trainer.job.output_dir / f"checkpoint-{best}"

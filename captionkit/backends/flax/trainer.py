@@ -29,7 +29,8 @@ from captionkit.backends.flax.step import (
     replicated,
     train_step,
 )
-from captionkit.errors import DivergedError
+from captionkit.errors import DataError, DivergedError, ImageError
+from captionkit.models import has_weights
 from captionkit.plan import Plan
 from captionkit.types import TrainEvent, TrainingJob
 
@@ -66,6 +67,9 @@ class CaptionTrainer:
             higher_is_better=job.higher_is_better,
             history=job.history,
         )  # fmt: skip
+        self.plan.forget_best_unless(
+            lambda step: checkpoints.damage(job.output_dir / f"checkpoint-{step}") is None
+        )
         step = functools.partial(train_step, logits=logits, training=training, trained=trained)
         self.train_step = compile_step(step, devices)
         self.key = jax.random.key(training.seed)
@@ -76,6 +80,7 @@ class CaptionTrainer:
         self.steps_in_sum = 0
         self.overflows = 0
         self.overflows_in_a_row = 0
+        self.images_seen = 1 if job.resume_from else 0
         self.running: _Running | None = None
         state = initial_state(model.params, training, trained, precision)
         if job.resume_from:
@@ -99,6 +104,7 @@ class CaptionTrainer:
             "start",
             parameters=sum(sizes),
             trainable=self.trained.count,
+            from_scratch=not has_weights(job.model),
             device=self.devices[0].platform,
             devices=len(self.devices),
             versions=versions(),
@@ -123,6 +129,11 @@ class CaptionTrainer:
 
     def _update(self, update: Update) -> None:
         for image_id, reason in update.skipped:
+            if self.job.recipe.data.on_bad_image == "stop":
+                raise ImageError(
+                    f"{reason} on_bad_image='skip' goes on without such images"
+                    f"{'; resume, from the last checkpoint' if self.step else ''}."
+                )
             self.emit("skip", image_id=image_id, reason=reason)
         rate = learning_rate(self.job.recipe.training, self.step, self.total_steps)
         self.state, metrics = self.train_step(self.state, update.arrays, np.float32(rate), self.key)
@@ -130,6 +141,9 @@ class CaptionTrainer:
         self.step += 1
         self.running = _Running(self.step, rate, metrics)
         self.emit("step", images=update.images)
+        self.images_seen += update.images
+        if not self.images_seen and not self.step % self.batches.steps_per_epoch:
+            raise DataError(f"None of the {len(self.job.train)} training images could be read.")
 
     def _settle(self) -> None:
         """Fetch the metrics of the update that was begun last, and log if it is due after it."""
@@ -145,7 +159,9 @@ class CaptionTrainer:
         if self.plan.log_due(step):
             self._log(step, rate, values["grad_norm"])
         if self.overflows_in_a_row == _MOST_OVERFLOWS:
-            raise DivergedError(self._diverged(step, rate, "gradients overflowed in every update"))
+            raise self._diverged(
+                step, rate, f"gradients overflowed {_MOST_OVERFLOWS} times in a row"
+            )
 
     def _log(self, step: int, rate: float, grad_norm: float) -> None:
         """Report the mean loss since the last log, exact also across a resumption."""
@@ -158,14 +174,14 @@ class CaptionTrainer:
         self.loss_sum, self.steps_in_sum, self.overflows = 0.0, 0, 0
         self.emit("log", step, **values)
         if not math.isfinite(loss):
-            raise DivergedError(self._diverged(step, rate, f"loss became {loss}"))
+            raise self._diverged(step, rate, f"loss became {loss}")
 
-    def _diverged(self, step: int, rate: float, what: str) -> str:
+    def _diverged(self, step: int, rate: float, what: str) -> DivergedError:
         saved = sorted(checkpoints.all_checkpoints(self.job.output_dir), key=checkpoints.step_of)
-        back = f"resume=True goes on from {saved[-1].name}" if saved else "no checkpoint is saved"
-        return (
-            f"The {what} at step {step} (learning rate {rate:.3g}). Lower learning_rate, lengthen "
-            f"warmup_steps or set precision='fp32'; {back}."
+        good = f" The last checkpoint before it is {saved[-1]}." if saved else ""
+        return DivergedError(
+            f"The {what} by step {step} (learning rate {rate:.3g}). Start anew with a lower "
+            f"learning_rate, more warmup_steps, or precision='fp32'.{good}"
         )
 
     # ---- evaluating, saving --------------------------------------------------------------------
@@ -199,6 +215,9 @@ class CaptionTrainer:
 
     def save(self) -> None:
         """Copy the state, and write it to checkpoint-N while training goes on."""
+        if not math.isfinite(self.loss_sum):  # no checkpoint of weights that are lost
+            rate = learning_rate(self.job.recipe.training, self.step - 1, self.total_steps)
+            self._log(self.step, rate, math.nan)
         self.writer.wait()
         folder = self.job.output_dir / f"checkpoint-{self.step}"
         if folder.exists():  # cut off in an earlier run

@@ -14,7 +14,6 @@ from captionkit.data.captions import encode_captions
 from captionkit.data.dataset import CaptionDataset
 from captionkit.data.order import visits
 from captionkit.data.preprocess import Preprocessor
-from captionkit.errors import ImageError
 from captionkit.recipe import Recipe
 
 START, PAD = 2, 0
@@ -125,14 +124,12 @@ def test_start_tokens_are_put_before_captions_without(dataset):
         )
 
 
-def test_a_bad_image_is_masked_or_stops_the_run(dataset, tokenizer, tmp_path, pairs):
+def test_a_bad_image_is_masked_and_named(dataset, tokenizer, tmp_path, pairs):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff cut off")
     mixed = CaptionDataset.from_pairs(
         [*pairs[:3], (str(tmp_path / "bad.jpg"), "unseen"), *pairs[3:6]], "mixed"
     )
-    with pytest.raises(ImageError, match=r"bad\.jpg"):
-        list(make(mixed, tokenizer)[0].updates())
-    batches, _ = make(mixed, tokenizer, on_bad_image="skip", epochs=1)
+    batches, _ = make(mixed, tokenizer, epochs=1)
     updates = list(batches.updates())
     skipped = [skip for update in updates for skip in update.skipped]
     assert [image_id for image_id, _ in skipped] == [str(tmp_path / "bad.jpg")]

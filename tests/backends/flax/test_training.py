@@ -269,12 +269,37 @@ def test_a_run_from_a_config_learns_and_brings_its_tokenizer(make, pairs, tmp_pa
     assert config["decoder"]["vocab_size"] == len(result.captioner.tokenizer)
 
 
+def test_a_run_whose_best_checkpoint_is_gone_ends_with_the_last_weights(
+    whole, dropout_folder, pairs, tmp_path
+):
+    settings = {**DROPOUT, "best_metric": "wer"}
+    first = run(dropout_folder, pairs, tmp_path / "run", **settings)
+    evaluated = {row["step"]: row["eval_wer"] for row in first.history if "eval_wer" in row}
+    best = min(evaluated, key=lambda step: (evaluated[step], step))
+    for checkpoint in (tmp_path / "run").glob("checkpoint-*"):
+        if checkpoint.name not in ("checkpoint-9",):
+            shutil.rmtree(checkpoint)
+    again = run(dropout_folder, pairs, tmp_path / "run", resume=True, **settings)
+    assert again.metrics["wer"] == (evaluated[9] if best != 9 else first.metrics["wer"])
+    a = load_file(tmp_path / "run/checkpoint-9/model.safetensors")
+    b = load_file(again.output_dir / "model.safetensors")
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_no_readable_image_at_all_is_said(ved_folder, tmp_path):
+    for i in range(6):
+        (tmp_path / f"{i}.jpg").write_bytes(b"no image")
+    bad = [(str(tmp_path / f"{i}.jpg"), "unseen words here") for i in range(6)]
+    with pytest.raises(captionkit.CaptionkitError, match="None of the 6 training images"):
+        run(ved_folder, bad, tmp_path / "run", test_size=0, on_bad_image="skip")
+
+
 def test_a_bad_image_in_training_stops_or_is_skipped(ved_folder, pairs, tmp_path):
     bad = tmp_path / "bad.jpg"
     pairs[0][0].save(bad)
     bad.write_bytes(bad.read_bytes()[:200])
     mixed = [*pairs[:7], (str(bad), "never seen"), *pairs[7:]]
-    with pytest.raises(captionkit.CaptionkitError, match=r"bad.jpg"):
+    with pytest.raises(captionkit.CaptionkitError, match=r"bad\.jpg.* on_bad_image='skip' goes on"):
         run(ved_folder, mixed, tmp_path / "a", epochs=1, test_size=0)
     result = run(
         ved_folder, mixed, tmp_path / "b", epochs=2, test_size=0, on_bad_image="skip", batch_size=1
@@ -314,8 +339,11 @@ def test_a_divergence_is_named_with_the_checkpoint_to_go_back_to(ved_folder, pai
     with pytest.raises(captionkit.CaptionkitError) as e:
         run(ved_folder, pairs, tmp_path / "run", learning_rate=1e38, epochs=20, save_steps=1,
             eval_steps=0)  # fmt: skip
-    assert "The loss became nan at step 2 (learning rate " in str(e.value)
-    assert "resume=True goes on from checkpoint-1" in str(e.value)
+    assert "The loss became nan by step 2 (learning rate " in str(e.value)
+    assert str(e.value).endswith(
+        "The last checkpoint before it is " + str(tmp_path / "run" / "checkpoint-1.")
+    )
+    assert not (tmp_path / "run/checkpoint-2").exists()
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_the_run(
