@@ -59,7 +59,8 @@ def measure(name: str, count: int) -> None:
             for image in images
         ]
         arguments = TrainingArguments(
-            tempfile.gettempdir(), per_device_eval_batch_size=4, use_cpu=True, report_to=[], disable_tqdm=True,
+            tempfile.gettempdir(), per_device_eval_batch_size=4, use_cpu=True, report_to=[],
+            disable_tqdm=True,
             remove_unused_columns=False, label_names=["labels"],
         )  # fmt: skip
         trainer = Trainer(

@@ -9,7 +9,9 @@ from typing import Literal
 
 Better = Literal["lower", "higher"]
 
-LOWER_IS_BETTER = frozenset({"loss", "wer", "cer", "mer", "wil", "ter", "perplexity", "most_common_share"})
+LOWER_IS_BETTER = frozenset(
+    {"loss", "wer", "cer", "mer", "wil", "ter", "perplexity", "most_common_share"}
+)
 NO_DIRECTION = frozenset(
     {
         "gen_len",
