@@ -6,11 +6,13 @@ import shlex
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from captionkit import checkpoints, hub, models, registry
+from captionkit.create import create
 from captionkit.data import IN_MEMORY, load_dataset, load_splits
 from captionkit.errors import ConfigError, TrainingInterrupted
 from captionkit.evaluation import Evaluation, Evaluator, evaluate_captioner
@@ -90,22 +92,21 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
     folder.check(plan)
     resume_from = checkpoints.newest_whole(folder.root) if plan.resume else None
     resume_step = checkpoints.step_of(resume_from) if resume_from else None
-    source = resume_from or models.resolve_model(str(plan.model), plan.trust_remote_code)
-    backend = _chosen_backend(plan.backend, source)
-    options = _backend_options(plan, backend)
-    backend.check(plan, options)
-    train, validation = load_splits(plan.data, plan.training.seed, in_memory)
-    higher_is_better = registry.check_metrics(plan.training.metrics, plan.training.best_metric)
-    if plan.push_to_hub:
-        hub.check_login(plan)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        source = resume_from or _source(plan, scratch / "created")
+        backend = _chosen_backend(plan.backend, source)
+        options = _backend_options(plan, backend)
+        backend.check(plan, options)
+        train, validation = load_splits(plan.data, plan.training.seed, in_memory)
+        higher_is_better = registry.check_metrics(plan.training.metrics, plan.training.best_metric)
+        if plan.push_to_hub:
+            hub.check_login(plan)
 
-    plan = plan.replace(backend=backend.name)
-    with (
-        folder.locked(plan, resume_step) as run,
-        tempfile.TemporaryDirectory() as scratch,
-        stop_requested_by_signal() as should_stop,
-    ):
-        model = models.prepare_model(source, Path(scratch), train, plan.trust_remote_code)
+        plan = plan.replace(backend=backend.name)
+        run = stack.enter_context(folder.locked(plan, resume_step))
+        should_stop = stack.enter_context(stop_requested_by_signal())
+        model = models.prepare_model(source, scratch / "model", train, plan.trust_remote_code)
         tracking = Tracking(run, resume_step)
         if (
             resume_step
@@ -242,6 +243,17 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
 
 
 _PARTS = ("data", "training", "decoding")
+
+
+def _source(recipe: Recipe, created: Path) -> Path:
+    """The folder of the recipe's model, made from its encoder and decoder where it has those."""
+    if recipe.model:
+        return models.resolve_model(recipe.model, recipe.trust_remote_code)
+    parts = [
+        models.resolve_model(str(part), recipe.trust_remote_code)
+        for part in (recipe.encoder, recipe.decoder)
+    ]
+    return create(*parts, created, recipe.training.seed, recipe.trust_remote_code)
 
 
 def _is_data(dataset: Any) -> bool:

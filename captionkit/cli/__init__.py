@@ -11,14 +11,14 @@ from captionkit import __version__
 from captionkit.cli.captioning import caption, evaluate, report
 from captionkit.cli.listing import backends, datasets, metrics, recipes
 from captionkit.cli.scoring import compare, score
-from captionkit.cli.training import finetune
+from captionkit.cli.training import create, finetune
 from captionkit.errors import CaptionkitError, ConfigError, TrainingInterrupted
 from captionkit.settings import nearest
 
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     f.__name__: f
     for f in (
-        finetune, caption, evaluate, report, score, compare, backends, datasets, metrics, recipes,
+        finetune, create, caption, evaluate, report, score, compare, backends, datasets, metrics, recipes,
     )
 }  # fmt: skip
 

@@ -53,6 +53,33 @@ def finetune(arguments: list[str]) -> None:
     print(f"report     {result.report}   (open it in a browser)")
 
 
+@dataclasses.dataclass
+class _Create:
+    encoder: str
+    """Folder or hub id of an image encoder: ViT or DeiT."""
+    decoder: str
+    """Folder or hub id of a text decoder: GPT-2."""
+    output_dir: Path
+    """A new folder for the model, its tokenizer and its image processor."""
+    seed: int = 42
+    """Of the cross-attention, which neither of them has."""
+    trust_remote_code: bool = False
+    """Run code that comes with the checkpoints."""
+
+
+def create(arguments: list[str]) -> None:
+    """Make one model from an image encoder and a text decoder."""
+    given = parse(_Create, "create", create.__doc__, arguments)
+    from captionkit import models
+    from captionkit.create import create as make
+
+    encoder, decoder = (
+        models.resolve_model(part, given.trust_remote_code)
+        for part in (given.encoder, given.decoder)
+    )
+    print(make(encoder, decoder, given.output_dir, given.seed, given.trust_remote_code))
+
+
 def _base(arguments: list[str]) -> Recipe:
     """The recipe that the flags change: the named one, or that of the run to resume."""
     name = peek(arguments, "recipe")

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,10 @@ GUIDE = """
 def script():
     spec = importlib.util.spec_from_file_location("run_image_captioning_flax", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up their annotations
     spec.loader.exec_module(module)
-    return module
+    yield module
+    del sys.modules[spec.name]
 
 
 def fresh(shapes):

@@ -167,7 +167,7 @@ def whole(dropout_folder, pairs, tmp_path_factory):
 def test_an_interrupted_run_goes_on_exactly(whole, dropout_folder, pairs, tmp_path, stop):
     """The history and the weights of the whole run, bit for bit; dropout and drawn captions too."""
     output_dir = tmp_path / "stopped"
-    with StopAt(stop), pytest.raises(TrainingInterrupted, match="--resume") as e:
+    with StopAt(stop), pytest.raises(TrainingInterrupted, match="resume=True") as e:
         run(dropout_folder, pairs, output_dir, **DROPOUT)
     assert f"after step {stop}" in str(e.value)
     assert (output_dir / f"checkpoint-{stop}").is_dir()
