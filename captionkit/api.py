@@ -249,11 +249,10 @@ def _source(recipe: Recipe, created: Path) -> Path:
     """The folder of the recipe's model, made from its encoder and decoder where it has those."""
     if recipe.model:
         return models.resolve_model(recipe.model, recipe.trust_remote_code)
-    parts = [
-        models.resolve_model(str(part), recipe.trust_remote_code)
-        for part in (recipe.encoder, recipe.decoder)
-    ]
-    return create(*parts, created, recipe.training.seed, recipe.trust_remote_code)
+    trust = recipe.trust_remote_code
+    encoder = models.resolve_model(str(recipe.encoder), trust)
+    decoder = models.resolve_model(str(recipe.decoder), trust)
+    return create(encoder, decoder, created, recipe.training.seed, trust)
 
 
 def _is_data(dataset: Any) -> bool:

@@ -18,7 +18,8 @@ from captionkit.settings import nearest
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     f.__name__: f
     for f in (
-        finetune, create, caption, evaluate, report, score, compare, backends, datasets, metrics, recipes,
+        finetune, create, caption, evaluate, report, score, compare, backends, datasets, metrics,
+        recipes,
     )
 }  # fmt: skip
 
