@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import itertools
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -63,3 +64,9 @@ def print_metrics(metrics: dict[str, float]) -> None:
     """A line a value."""
     for name, value in metrics.items():
         print(f"{name:<10} {value:.4g}")
+
+
+def shown(path: Path) -> Path:
+    """A path as short as it can be said from here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

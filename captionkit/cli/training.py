@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from captionkit.cli.form import field_help, parse, peek, print_metrics
+from captionkit.cli.form import field_help, parse, peek, print_metrics, shown
 from captionkit.processes import is_main_process
 from captionkit.recipe import Recipe, shipped_recipes
 
@@ -45,12 +45,12 @@ def finetune(arguments: list[str]) -> None:
     result = run(given.settings.replace(backend_options=chosen))
     if not is_main_process():
         return
-    print(f"\nmodel      {result.output_dir}")
+    print(f"\nmodel      {shown(result.output_dir)}")
     print_metrics(result.metrics)
     if result.skipped:
         log = result.output_dir / "captionkit" / "skipped.jsonl"
-        print(f"skipped    {len(result.skipped)} images that cannot be read: {log}")
-    print(f"report     {result.report}   (open it in a browser)")
+        print(f"skipped    {len(result.skipped)} images that cannot be read: {shown(log)}")
+    print(f"report     {shown(result.report)}   (open it in a browser)")
 
 
 @dataclasses.dataclass

@@ -176,7 +176,7 @@ class TorchCaptioner:
     def _caption(self, encoded: EncodedImages, settings: Decoding) -> list[Caption]:
         self.model.eval()
         recorder = TokenLogProbs() if settings.num_beams == 1 else None
-        with self._arithmetic():
+        with quiet_transformers(), self._arithmetic():
             output = self.family.generate(
                 self.model,
                 self._pixel_values(encoded.pixels),
