@@ -13,6 +13,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "virtualenv"
 
+QUICK = "not acceptance and not oracle"  # those have sessions of their own
 SHARED = Path(__file__).parent.parent / "shared" / "data"
 
 
@@ -56,7 +57,7 @@ def tests_core(session: nox.Session) -> None:
     """All that knows no framework, with none installed."""
     install(session, "test")
     assert_absent(session, "torch", "jax")
-    pytest(session, "tests", "--ignore", "tests/backends", "-m", "not oracle")
+    pytest(session, "tests", "--ignore", "tests/backends", "-m", QUICK)
 
 
 @nox.session(name="tests-torch")
@@ -64,7 +65,7 @@ def tests_torch(session: nox.Session) -> None:
     """The torch backend, where there is no jax."""
     install(session, "torch", "test")
     assert_absent(session, "jax", "flax")
-    pytest(session, "tests/backends/torch", "tests/test_import.py")
+    pytest(session, "tests/backends/torch", "tests/test_import.py", "-m", QUICK)
 
 
 @nox.session(name="tests-flax")
@@ -72,7 +73,7 @@ def tests_flax(session: nox.Session) -> None:
     """The Flax backend, where there is no torch."""
     install(session, "flax", "test")
     assert_absent(session, "torch")
-    pytest(session, "tests/backends/flax", "tests/test_import.py")
+    pytest(session, "tests/backends/flax", "tests/test_import.py", "-m", QUICK)
 
 
 @nox.session(name="tests-both")
@@ -104,7 +105,7 @@ def tests_oldest(session: nox.Session) -> None:
     """The torch backend with the oldest transformers that pyproject admits."""
     session.install("-c", "constraints.txt", "torch", "numpy")
     session.install("-c", "constraints-oldest.txt", "-e", ".[torch,test]")
-    pytest(session, "tests/backends/torch")
+    pytest(session, "tests/backends/torch", "-m", QUICK)
 
 
 @nox.session

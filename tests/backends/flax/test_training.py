@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 import captionkit
 from captionkit.backends.flax.state import read_state
+from captionkit.backends.flax.step import TrainState
 from captionkit.errors import CheckpointError, ConfigError, OutputError, TrainingInterrupted
 
 SMALL = {
@@ -206,14 +207,14 @@ def test_a_finished_run_can_be_resumed_without_a_step(whole, dropout_folder, pai
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_a_state_that_does_not_fit_is_explained(whole, dropout_folder, pairs, tmp_path):
-    shutil.copytree(whole.output_dir, tmp_path / "run")
+def test_a_state_that_does_not_fit_is_explained(whole, tmp_path):
+    shutil.copytree(whole.output_dir / "checkpoint-9", tmp_path / "checkpoint-9")
+    other = TrainState({}, {"mu": np.zeros(3)}, *[np.zeros(()) for _ in range(3)])
     with pytest.raises(CheckpointError, match=r"does not fit this run: .* Were other tensors froz"):
-        run(dropout_folder, pairs, tmp_path / "run", resume=True,
-            freeze=["decoder.transformer.wte.*"], **DROPOUT)  # fmt: skip
-    shutil.rmtree(tmp_path / "run/checkpoint-9/state")
+        read_state(tmp_path / "checkpoint-9", other)
+    shutil.rmtree(tmp_path / "checkpoint-9/state")
     with pytest.raises(CheckpointError, match="no training state of the Flax backend"):
-        read_state(tmp_path / "run/checkpoint-9", None)
+        read_state(tmp_path / "checkpoint-9", other)
 
 
 def test_the_best_weights_are_kept_and_early_stopping_stops(ved_folder, pairs, tmp_path):

@@ -22,6 +22,8 @@ SMALL_GIT = {
 }  # fmt: skip
 
 
+# it knows the training photos by heart and nothing of others, and is told so
+@pytest.mark.filterwarnings("ignore:The 85 captions fit their own images no better")
 @pytest.mark.acceptance
 def test_a_small_git_memorises_the_training_photos(shared_data, tmp_path, capsys):
     model = tmp_path / "small-git"
