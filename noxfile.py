@@ -100,6 +100,13 @@ def oracle(session: nox.Session) -> None:
     pytest(session, "-m", "oracle", "tests/metrics")
 
 
+@nox.session(name="tests-legacy")
+def tests_legacy(session: nox.Session) -> None:
+    """Against the Flax classes that transformers removed in version 5."""
+    session.install("-c", "constraints-legacy.txt", "-e", ".[flax,test]")
+    pytest(session, "tests/legacy")
+
+
 @nox.session(name="tests-oldest")
 def tests_oldest(session: nox.Session) -> None:
     """The torch backend with the oldest transformers that pyproject admits."""
