@@ -136,7 +136,11 @@ def parse(arguments: list[str]) -> Any:
     if len(arguments) == 1 and arguments[0].endswith(".json"):
         groups = parser.parse_json_file(arguments[0])
     else:
-        groups = parser.parse_args_into_dataclasses(arguments)
+        *groups, unknown = parser.parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True
+        )
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     for name in NO_EFFECT:
         group = next(group for group in groups if hasattr(group, name))
         if getattr(group, name) != type(group).__dataclass_fields__[name].default:

@@ -176,6 +176,7 @@ def test_decay_masks_are_equal(folder):
     assert 0 < sum(map(decay_applies, saved)) < len(saved)
 
 
+@pytest.mark.parametrize("runs", ["linear"], indirect=True)
 def test_what_one_backend_trained_the_other_continues(runs, pairs, tmp_path):
     """From the weights of either, both go on alike; and both say the same of the images."""
     images = [image for image, _ in pairs[:4]]

@@ -80,6 +80,7 @@ def parts(make, shared_data, tmp_path_factory):
 
 
 @pytest.mark.acceptance
+@pytest.mark.filterwarnings("ignore:The 85 captions fit")  # six updates teach nothing
 def test_the_guides_command_evaluates_every_caption_and_writes_every_file(
     script, parts, shared_data, tmp_path, capsys
 ):
@@ -103,7 +104,8 @@ def test_the_guides_command_evaluates_every_caption_and_writes_every_file(
     assert "step: 6 | epoch: 1.0" in (output / "log").read_text()
     assert "block_size has no effect" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        script.main(["--learning_rat", "1", "--output_dir", str(output)])
+        script.main(["--learning_rte", "1", "--output_dir", str(output)])
+    assert "unrecognized arguments: --learning_rte 1" in capsys.readouterr().err
 
 
 @pytest.mark.acceptance

@@ -66,8 +66,15 @@ def histories(ved_folder, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(RUNS), str(ved_folder),
          str(tmp_path_factory.mktemp("devices"))],
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-             "--xla_cpu_multi_thread_eigen=false", "JAX_PLATFORMS": "cpu"},
+        env={
+            **os.environ,
+            # compiled quickly, and the resumed runs not again
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
+            "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        },
         capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
