@@ -13,7 +13,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "virtualenv"
 
-QUICK = "not acceptance and not oracle"  # those have sessions of their own
+QUICK = "not acceptance and not oracle and not browser"  # those have sessions of their own
 SHARED = Path(__file__).parent.parent / "shared" / "data"
 
 
@@ -91,6 +91,13 @@ def acceptance(session: nox.Session) -> None:
         session.error(f"the real data are not at {SHARED}")
     install(session, "torch", "test")
     pytest(session, "-m", "acceptance", "tests", CAPTIONKIT_REQUIRE_DATA="1")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The report in headless Chromium; needs chromium and chromedriver."""
+    install(session, "test")
+    pytest(session, "-m", "browser", "tests/report")
 
 
 @nox.session
