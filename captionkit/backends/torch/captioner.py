@@ -142,7 +142,8 @@ class TorchCaptioner:
     def loss(self, images: Any, captions: Sequence[str | Sequence[str]]) -> tuple[float, int]:
         """Teacher-forced negative log-likelihood (nats), summed over target tokens; their number.
 
-        captions: for each image one caption or several, each of which counts.
+        captions: for each image one caption or several, each of which counts. Those longer than
+            the model allows are cut to what it does.
         """
         encoded = images if isinstance(images, EncodedImages) else self.encode(as_list(images))
         many = [[c] if isinstance(c, str) else list(c) for c in captions]
