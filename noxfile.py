@@ -14,6 +14,8 @@ nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "virtualenv"
 
 QUICK = "not acceptance and not oracle and not browser"  # those have sessions of their own
+# programs of tests run for less time than they compile
+QUICK_XLA = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
 SHARED = Path(__file__).parent.parent / "shared" / "data"
 
 
@@ -73,7 +75,8 @@ def tests_flax(session: nox.Session) -> None:
     """The Flax backend, where there is no torch."""
     install(session, "flax", "test")
     assert_absent(session, "torch")
-    pytest(session, "tests/backends/flax", "tests/test_import.py", "-m", QUICK)
+    paths = ("tests/backends/flax", "tests/test_import.py")
+    pytest(session, *paths, "-m", QUICK, XLA_FLAGS=QUICK_XLA)
 
 
 @nox.session(name="tests-both")
@@ -81,7 +84,7 @@ def tests_both(session: nox.Session) -> None:
     """The backends beside each other: what Flax computes against what torch does."""
     install(session, "all", "test")
     parity = sorted(str(path) for path in Path("tests/backends/flax").glob("test_*torch*.py"))
-    pytest(session, "tests/backends/test_torch_and_flax.py", *parity)
+    pytest(session, "tests/backends/test_torch_and_flax.py", *parity, XLA_FLAGS=QUICK_XLA)
 
 
 @nox.session

@@ -192,8 +192,12 @@ def evaluate(
     data = {k: v for k, v in settings.items() if k in data_names}
     decoding = {k: v for k, v in settings.items() if k in decoding_names}
     registry.check_metrics(metrics)
-    model = load(captioner) if isinstance(captioner, (str, Path)) else captioner
-    trained_with = models.recipe_of(getattr(model, "checkpoint", None))
+    if isinstance(captioner, (str, Path)):
+        home: Path | None = models.resolve_model(str(captioner))
+        model = load(captioner)
+    else:
+        home, model = getattr(captioner, "checkpoint", None), captioner
+    trained_with = models.recipe_of(home)
     if trained_with is not None:
         data = {"test_size": trained_with.data.test_size, **data}
         seed = trained_with.training.seed if seed is None else seed
