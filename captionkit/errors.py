@@ -47,3 +47,9 @@ class TrainingInterrupted(CaptionkitError):
 
 class DivergedError(CaptionkitError):
     """The loss became infinite or not a number."""
+
+
+def first_line(error: BaseException) -> str:
+    """Another library's error in one line of at most 160 characters, for a message of ours."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captionkit.errors import HubError
+from captionkit.errors import HubError, first_line
 
 if TYPE_CHECKING:
     from captionkit.recipe import Recipe
@@ -21,7 +21,7 @@ def check_login(recipe: Recipe) -> None:
         whoami()
     except Exception as error:
         raise HubError(
-            f"push_to_hub needs a login that works ({_one_line(error)}). Run `hf auth login`, or "
+            f"push_to_hub needs a login that works ({first_line(error)}). Run `hf auth login`, or "
             "leave push_to_hub out and upload the folder later."
         ) from None
 
@@ -41,12 +41,7 @@ def push(folder: Path, recipe: Recipe) -> str:
         )
     except Exception as error:
         raise HubError(
-            f"The model is safe in {folder}, but the upload failed ({_one_line(error)}). Push it "
+            f"The model is safe in {folder}, but the upload failed ({first_line(error)}). Push it "
             f"again with: hf upload {recipe.hub_model_id or folder.resolve().name} {folder} ."
         ) from None
     return str(repo)
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:160]

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captionkit.errors import CheckpointError, ConfigError, HubError
+from captionkit.errors import CheckpointError, ConfigError, HubError, first_line
 from captionkit.settings import nearest
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
         )
     except Exception as error:  # the readers of its many forms raise anything
         raise CheckpointError(
-            f"{folder} has no tokenizer that can be loaded ({_one_line(error)}). Save it there "
+            f"{folder} has no tokenizer that can be loaded ({first_line(error)}). Save it there "
             "with tokenizer.save_pretrained(...)."
         ) from None
     if tokenizer.pad_token is None:
@@ -194,7 +194,7 @@ def _download(model: str, trust_remote_code: bool) -> Path:
             f"no folder of that name here{nearest(model, shipped_models())} {hint}"
         ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _one_line(error)
+        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else first_line(error)
         raise HubError(
             f"Cannot download {model!r}: the hub cannot be reached ({offline}). It is not in the "
             f"local cache, and there is no folder of that name here"
@@ -208,11 +208,6 @@ def _download(model: str, trust_remote_code: bool) -> Path:
             "shards, or pytorch_model.bin)."
         )
     return folder
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:160]
 
 
 def _listing(path: Path) -> str:
