@@ -9,8 +9,6 @@ bare GPT-2 have other names, and old ones hold tensors that are no weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 _VIT_RENAMES = [
     (r"^(?:vit|deit)\.", ""),  # image classifiers hold the encoder under its name
@@ -24,6 +22,32 @@ _VIT_RENAMES = [
     (r"^layers\.(\d+)\.(layernorm_before|layernorm_after)\.", r"encoder.layer.\1.\2."),
 ]
 _GPT2_RENAMES = [(r"^(h\.\d+|wte|wpe|ln_f)\.", r"transformer.\1.")]
+_CLIP_RENAMES = [(r"^vision_model\.", "")]  # a whole CLIP, and CLIPVisionModel of transformers 4
+_DINOV2_RENAMES = [
+    (r"^dinov2\.", ""),
+    # transformers 5 in memory
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+]
+_BERT_RENAMES = [
+    (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # a bare BertModel
+    (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # as the first files had it
+    (r"LayerNorm\.beta$", "LayerNorm.bias"),
+]
+_ROBERTA_RENAMES = [
+    (r"^(embeddings|encoder|pooler)\.", r"roberta.\1."),  # a bare RobertaModel
+    (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+    (r"LayerNorm\.beta$", "LayerNorm.bias"),
+]
+_GIT_RENAMES = [
+    # a bare GitModel
+    (r"^(embeddings|image_encoder|encoder|visual_projection)\.", r"git.\1."),
+    (r"^git\.image_encoder\.(?!vision_model\.)", "git.image_encoder.vision_model."),
+    (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # as BERT's first files had it
+    (r"LayerNorm\.beta$", "LayerNorm.bias"),
+]
 
 # No weights of a captioner: heads of other tasks, the token of masked-image training, and the
 # causal masks that GPT-2 files held before transformers 4.31.
@@ -35,55 +59,43 @@ _GPT2_IGNORED = [
     r"transformer\.h\.\d+\.(?:attn|crossattention)\.(?:bias|masked_bias)",
     r"(?:score|classifier|multiple_choice_head)\..*",
 ]
+_CLIP_IGNORED = [
+    r"embeddings\.position_ids",
+    r"text_model\..*", r"(?:visual|text)_projection\.weight", r"logit_scale", r"classifier\..*",
+]  # fmt: skip
+_DINOV2_IGNORED = [r"classifier\..*"]
+_BERT_IGNORED = [
+    r"bert\.embeddings\.(?:position_ids|token_type_ids)",
+    r"bert\.pooler\..*", r"cls\.seq_relationship\..*", r"classifier\..*",
+    r"cls\.predictions\.decoder\.bias",  # a second name of cls.predictions.bias
+]  # fmt: skip
+_ROBERTA_IGNORED = [
+    r"roberta\.embeddings\.(?:position_ids|token_type_ids)",
+    r"roberta\.pooler\..*", r"classifier\..*",
+    r"lm_head\.decoder\.bias",  # a second name of lm_head.bias
+]  # fmt: skip
+# positions, which are no weights, in files of transformers 4.30 and before
+_GIT_IGNORED = [r"git\.(?:image_encoder\.vision_model\.)?embeddings\.position_ids"]
 
-_RENAMES = {"vit": _VIT_RENAMES, "deit": _VIT_RENAMES, "gpt2": _GPT2_RENAMES}
-_IGNORED = {"vit": _VIT_IGNORED, "deit": _VIT_IGNORED, "gpt2": _GPT2_IGNORED}
+_RENAMES = {
+    "vit": _VIT_RENAMES, "deit": _VIT_RENAMES, "clip_vision_model": _CLIP_RENAMES,
+    "dinov2": _DINOV2_RENAMES, "gpt2": _GPT2_RENAMES, "bert": _BERT_RENAMES, "git": _GIT_RENAMES,
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), _ROBERTA_RENAMES),
+}  # fmt: skip
+_IGNORED = {
+    "vit": _VIT_IGNORED, "deit": _VIT_IGNORED, "clip_vision_model": _CLIP_IGNORED,
+    "dinov2": _DINOV2_IGNORED, "gpt2": _GPT2_IGNORED, "bert": _BERT_IGNORED, "git": _GIT_IGNORED,
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), _ROBERTA_IGNORED),
+}  # fmt: skip
 
 
 def canonical(name: str, model_type: str) -> str | None:
-    """The one form of a tensor's name in a checkpoint of `vit`, `deit` or `gpt2`.
+    """The one form of a tensor's name in a checkpoint of this type (`vit`, `gpt2`, `git`, ...).
 
     None for a tensor on the ignore list; names that are not known are returned as they are.
     """
-    for pattern, replacement in _RENAMES[model_type]:
+    for pattern, replacement in _RENAMES.get(model_type, ()):
         name = re.sub(pattern, replacement, name)
-    if any(re.fullmatch(pattern, name) for pattern in _IGNORED[model_type]):
+    if any(re.fullmatch(pattern, name) for pattern in _IGNORED.get(model_type, ())):
         return None
     return name
-
-
-def vit_names(config: Mapping[str, Any]) -> Iterator[str]:
-    """The canonical names of all tensors of a ViT or DeiT, from its config."""
-    yield from ("embeddings.cls_token", "embeddings.position_embeddings")
-    if config.get("model_type") == "deit":
-        yield "embeddings.distillation_token"
-    modules = ["embeddings.patch_embeddings.projection", "layernorm", "pooler.dense"]
-    for layer in range(config.get("num_hidden_layers", 12)):
-        modules += [f"encoder.layer.{layer}.{name}" for name in _VIT_LAYER]
-    for module in modules:
-        yield f"{module}.weight"
-        if ".attention.attention." not in module or config.get("qkv_bias", True):
-            yield f"{module}.bias"
-
-
-def gpt2_names(config: Mapping[str, Any]) -> Iterator[str]:
-    """The canonical names of all tensors of a GPT-2 with cross-attention, from its config."""
-    yield from ("transformer.wte.weight", "transformer.wpe.weight")
-    if not config.get("tie_word_embeddings", True):
-        yield "lm_head.weight"
-    modules = ["transformer.ln_f"]
-    for layer in range(config.get("n_layer", 12)):
-        modules += [f"transformer.h.{layer}.{name}" for name in _GPT2_LAYER]
-    for module in modules:
-        yield from (f"{module}.weight", f"{module}.bias")
-
-
-_VIT_LAYER = (
-    "layernorm_before", "attention.attention.query", "attention.attention.key",
-    "attention.attention.value", "attention.output.dense", "layernorm_after",
-    "intermediate.dense", "output.dense",
-)  # fmt: skip
-_GPT2_LAYER = (
-    "ln_1", "attn.c_attn", "attn.c_proj", "ln_cross_attn", "crossattention.q_attn",
-    "crossattention.c_attn", "crossattention.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj",
-)  # fmt: skip

@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 
 from captionkit.backends.flax.models.activations import ACTIVATIONS, activation
-from captionkit.backends.flax.models.layers import dropout
+from captionkit.backends.flax.models.layers import Patches, dropout
 from captionkit.backends.flax.models.vit.config import ViTConfig
-from captionkit.backends.flax.models.vit.modeling import PatchEmbeddings, ViT
+from captionkit.backends.flax.models.vit.modeling import ViT
 from captionkit.errors import CheckpointError
 
 TINY = {
@@ -33,7 +33,7 @@ def with_values(module, seed=0):
 
 def test_patches_are_a_strided_convolution_that_leaves_the_rest():
     config = ViTConfig.from_dict(TINY, "here")
-    module, values = with_values(PatchEmbeddings(config))
+    module, values = with_values(Patches(config.patch_size, 3, 8, std=0.02))
     images = np.random.default_rng(1).normal(size=(2, 7, 9, 3)).astype(np.float32)
     expected = []
     for row in range(2):  # 7 // 3

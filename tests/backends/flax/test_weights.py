@@ -197,7 +197,7 @@ def test_a_file_without_the_pooler_gets_zeros(make, tiny, tmp_path):
     without = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
     params = load(make.checkpoint(tmp_path, config, without))
     assert not params["encoder"]["pooler"]["kernel"].any()
-    patterns = [re.compile(p.replace(".", r"\.").replace("*", ".*")) for p in FAMILY.UNTRAINED]
+    patterns = [re.compile(p.replace(".", r"\.").replace("*", ".*")) for p in FAMILY.untrained]
     untrained = {n for n in tensors if any(p.fullmatch(n) for p in patterns)}
     assert untrained == {"encoder.pooler.dense.weight", "encoder.pooler.dense.bias"}
 

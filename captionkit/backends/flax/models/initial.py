@@ -19,11 +19,14 @@ def initial_values(state: nnx.State, seed: int) -> dict[str, Any]:
     values = {}
     for path, variable in nnx.to_flat_state(state):
         name = ".".join(map(str, path))
-        kind, amount = variable.get_metadata()["init"]
+        about = variable.get_metadata()
+        kind, amount = about["init"]
         shape = variable.get_value().shape
         if kind == "normal":
             stream = numpy.random.default_rng([seed, *name.encode()])
             values[name] = stream.standard_normal(shape, numpy.float32) * numpy.float32(amount)
         else:
             values[name] = numpy.full(shape, amount, numpy.float32)
+        if about["zero_row"] is not None:
+            values[name][about["zero_row"]] = 0.0
     return nest(values)

@@ -81,6 +81,16 @@ class GPT2Config:
         return cls(**read)
 
     @property
+    def hidden_size(self) -> int:
+        """As `n_embd`, by the name that decoders share."""
+        return self.n_embd
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """As `n_positions`, by the name that decoders share."""
+        return self.n_positions
+
+    @property
     def attention_scale(self) -> float:
         """What attention logits are multiplied by, apart from the layer's own share."""
         return (self.n_embd // self.n_head) ** -0.5 if self.scale_attn_weights else 1.0

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from captionkit.backends.flax.models.gpt2.config import GPT2Config
+from captionkit.backends.flax.models.config_file import TokenIds, token_ids
 from captionkit.backends.flax.models.part_config import read_part
-from captionkit.backends.flax.models.vit.config import ViTConfig
+from captionkit.backends.flax.models.vision_encoder_decoder.parts import DECODERS, ENCODERS
 from captionkit.errors import CheckpointError
 
-_ENCODERS, _DECODERS = ("vit", "deit"), ("gpt2",)
 # the embeddings are tied by the decoder's own option
 _WITHOUT_EFFECT = {"encoder", "decoder", "tie_word_embeddings", "vocab_size"}
 
@@ -22,20 +20,32 @@ _WITHOUT_EFFECT = {"encoder", "decoder", "tie_word_embeddings", "vocab_size"}
 class Config:
     """What the model is made of, and the tokens that start, end and pad a caption.
 
-    source: config.json as it was read, to be written again.
+    encoder_type, decoder_type: keys of `ENCODERS` and `DECODERS`. source: config.json as it was
+    read, to be written again.
     """
 
-    encoder: ViTConfig
-    decoder: GPT2Config
-    decoder_start_token_id: int
-    eos_token_ids: tuple[int, ...]
-    pad_token_id: int
+    encoder_type: str
+    decoder_type: str
+    encoder: Any
+    decoder: Any
+    token_ids: TokenIds
     source: str = field(repr=False, compare=False)
 
     @property
     def projects(self) -> bool:
         """Whether a linear layer brings the encoder's width to the decoder's."""
-        return self.encoder.hidden_size != self.decoder.n_embd
+        return bool(self.encoder.hidden_size != self.decoder.hidden_size)
+
+    @property
+    def text_limit(self) -> int:
+        """The longest caption in tokens, start and end included."""
+        return int(self.decoder.max_position_embeddings)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels that the image encoder was made for; None: any will do."""
+        size: tuple[int, int] | None = self.encoder.image_size
+        return size
 
     @classmethod
     def from_dict(
@@ -46,55 +56,35 @@ class Config:
     ) -> Config:
         """From a Hugging Face config, and generation_config.json, whose token ids go first."""
         parts = {name: _part(values, name, where) for name in ("encoder", "decoder")}
-        for name, supported in (("encoder", _ENCODERS), ("decoder", _DECODERS)):
-            if parts[name].get("model_type") not in supported:
+        kinds: dict[str, Any] = {name: part.get("model_type") for name, part in parts.items()}
+        for name, supported in (("encoder", [*ENCODERS]), ("decoder", [*DECODERS])):
+            if kinds[name] not in supported:
                 raise CheckpointError(
-                    f"{where}: an {name} of type {parts[name].get('model_type')!r} is not "
-                    f"supported by the Flax backend. Supported: {', '.join(supported)}."
+                    f"{where}: an {name} of type {kinds[name]!r} is not supported by the Flax "
+                    f"backend. Supported: {', '.join(supported)}."
                 )
         read_part(values, where, {}, without_effect=_WITHOUT_EFFECT)
-        decoder = GPT2Config.from_dict(parts["decoder"], f"{where}, decoder")
+        encoder, decoder = ENCODERS[kinds["encoder"]], DECODERS[kinds["decoder"]]
+        decoder_config = decoder.config(parts["decoder"], f"{where}, decoder")
+        starts = ("decoder_start_token_id", "bos_token_id")
         places = (generation or {}, values, parts["decoder"])
-        start = _first(places, "decoder_start_token_id", "bos_token_id")
-        eos = _first(places, "eos_token_id")
-        ends = tuple(eos) if isinstance(eos, (list, tuple)) else (eos,)
-        if None in (start, *ends):
-            # GPT-2's own
-            start = 50256 if start is None else start
-            ends = tuple(50256 if end is None else end for end in ends)
-        pad = _first(places, "pad_token_id")
-        pad = ends[0] if pad is None else pad
-        for name, token in (("start", start), ("end", ends[0]), ("padding", pad)):
-            if isinstance(token, bool) or not isinstance(token, int):
-                raise CheckpointError(f"{where}: the {name} token {token!r} is not a token id.")
         return cls(
-            ViTConfig.from_dict(parts["encoder"], f"{where}, encoder"),
-            decoder,
-            start,
-            ends,
-            pad,
+            kinds["encoder"],
+            kinds["decoder"],
+            encoder.config(parts["encoder"], f"{where}, encoder"),
+            decoder_config,
+            token_ids(places, where, starts, decoder.start_end),
             json.dumps(values),
         )
 
-    @classmethod
-    def from_folder(cls, folder: Path) -> Config:
-        """From `config.json` and `generation_config.json`. Raises CheckpointError."""
-        generation = folder / "generation_config.json"
-        return cls.from_dict(
-            _read(folder / "config.json"),
-            str(folder / "config.json"),
-            _read(generation) if generation.is_file() else None,
-        )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} should hold options by name.")
-    return values
+    @staticmethod
+    def for_tokens(
+        values: dict[str, Any], vocab_size: int, start: int, end: int, pad: int
+    ) -> dict[str, Any]:
+        """config.json with vocabulary size and special ids, for a model made from scratch."""
+        tokens = {"eos_token_id": end, "pad_token_id": pad}
+        decoder = values["decoder"] | tokens | {"bos_token_id": start, "vocab_size": vocab_size}
+        return values | tokens | {"decoder_start_token_id": start, "decoder": decoder}
 
 
 def _part(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
@@ -102,11 +92,3 @@ def _part(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     if not isinstance(part, dict):
         raise CheckpointError(f"{where} has no part {name!r} with the config of the {name}.")
     return part
-
-
-def _first(places: tuple[Mapping[str, Any], ...], *names: str) -> Any:
-    for name in names:
-        for place in places:
-            if place.get(name) is not None:
-                return place[name]
-    return None

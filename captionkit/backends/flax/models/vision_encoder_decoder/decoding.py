@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from captionkit.backends.flax.models.gpt2.modeling import Block, layer_scales
-from captionkit.backends.flax.models.layers import merge_heads
+from captionkit.backends.flax.models.layers import attention_by_heads, merge_heads
 
 
 class Prepared(NamedTuple):
     """What does not change while captions are generated.
 
     blocks: parameters by layer, sliced once, for slicing in every step would copy them.
-    cross: by layer the keys and values of the image, `(batch, tokens, heads, width)`.
+    cross: by layer the keys and values of the image, `(batch, heads, tokens, width)`.
     """
 
     params: dict[str, Any]
@@ -40,8 +40,10 @@ def start_decoding(
     blockdef, stacked = nnx.split(decoder.h)
     blocks = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(config.n_layer)]
     cross = [nnx.merge(blockdef, b).cross_keys_values(encoder_hidden_states) for b in blocks]
+    # heads first: a step then reads each head's keys in order, and transposes nothing
+    cross = [(key.swapaxes(1, 2), value.swapaxes(1, 2)) for key, value in cross]
     batch, dtype = encoder_hidden_states.shape[0], encoder_hidden_states.dtype
-    shape = (batch * lanes, length, config.n_head, config.n_embd // config.n_head)
+    shape = (batch * lanes, config.n_head, length, config.n_embd // config.n_head)
     cache = [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in blocks]
     return Prepared(params, blocks, cross), cache
 
@@ -85,13 +87,14 @@ def _block_step(
     batch, lanes, _ = x.shape
 
     query, key, value = block.self_qkv(x, layer_scale)
-    rows = (batch * lanes, 1, *query.shape[2:])
-    keys = jax.lax.dynamic_update_slice_in_dim(past[0], key.reshape(rows), position, 1)
-    values = jax.lax.dynamic_update_slice_in_dim(past[1], value.reshape(rows), position, 1)
-    seen = (jnp.arange(keys.shape[1]) <= position)[None, None, None, :]
-    y = jax.nn.dot_product_attention(query.reshape(rows), keys, values, mask=seen, scale=scale)
-    x = x + block.attn_proj(merge_heads(y).reshape(batch, lanes, -1))
+    rows = (batch * lanes, query.shape[2], 1, query.shape[3])
+    keys = jax.lax.dynamic_update_slice_in_dim(past[0], key.reshape(rows), position, 2)
+    values = jax.lax.dynamic_update_slice_in_dim(past[1], value.reshape(rows), position, 2)
+    seen = jnp.arange(keys.shape[2]) <= position
+    y = attention_by_heads(query.reshape(rows), keys, values, scale=scale, mask=seen)
+    x = x + block.attn_proj(y.reshape(batch, lanes, -1))
 
-    y = jax.nn.dot_product_attention(block.cross_q(x, layer_scale), *cross, scale=scale)
+    query = block.cross_q(x, layer_scale).swapaxes(1, 2)
+    y = attention_by_heads(query, *cross, scale=scale).swapaxes(1, 2)
     x = x + block.cross_proj(merge_heads(y))
     return x + block.mlp(x), (keys, values)

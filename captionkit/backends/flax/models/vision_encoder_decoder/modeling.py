@@ -6,22 +6,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from captionkit.backends.flax.models.gpt2.modeling import GPT2
 from captionkit.backends.flax.models.layers import Linear
 from captionkit.backends.flax.models.vision_encoder_decoder.config import Config
-from captionkit.backends.flax.models.vit.modeling import ViT
+from captionkit.backends.flax.models.vision_encoder_decoder.parts import DECODERS, ENCODERS
 
 
 class VisionEncoderDecoder(nnx.Module):
     """Encoder, decoder and, where their widths differ, a projection between them."""
 
     def __init__(self, config: Config):
-        self.encoder = ViT(config.encoder)
-        self.decoder = GPT2(config.decoder)
+        self.config = config
+        self.encoder = ENCODERS[config.encoder_type].module(config.encoder)
+        self.decoder = DECODERS[config.decoder_type].module(config.decoder)
         if config.projects:
-            widths = (config.encoder.hidden_size, config.decoder.n_embd)
+            widths = (config.encoder.hidden_size, config.decoder.hidden_size)
             self.enc_to_dec_proj = Linear(*widths, std=config.decoder.initializer_range)
-        self.projects = config.projects
 
     def encode(
         self,
@@ -36,4 +35,19 @@ class VisionEncoderDecoder(nnx.Module):
         x = self.encoder(
             pixel_values, dropout_key=dropout_key, dtype=dtype, remat=remat, unroll=unroll
         )
-        return self.enc_to_dec_proj(x) if self.projects else x
+        return self.enc_to_dec_proj(x) if self.config.projects else x
+
+    def decode(
+        self,
+        states: jax.Array,
+        input_ids: jax.Array,
+        mask: jax.Array | None,
+        *,
+        dropout_key: jax.Array | None = None,
+        remat: bool = False,
+        unroll: bool = False,
+    ) -> jax.Array:
+        """Encoded images and ids `(batch, length)` -> logits `(batch, length, vocab)`."""
+        return self.decoder(
+            input_ids, mask, states, dropout_key=dropout_key, remat=remat, unroll=unroll
+        )

@@ -13,6 +13,7 @@ from captionkit.backends.flax.models.activations import activation
 from captionkit.backends.flax.models.layers import (
     LayerNorm,
     Linear,
+    Patches,
     attention,
     dropout,
     merge_heads,
@@ -67,7 +68,9 @@ class Embeddings(nnx.Module):
         self.config = config
         self.cls_token = parameter((1, 1, width), std)
         self.position_embeddings = parameter((1, config.tokens, width), std)
-        self.patch_embeddings = PatchEmbeddings(config)
+        self.patch_embeddings = Patches(
+            config.patch_size, config.num_channels, width, std=config.initializer_range
+        )
 
     def __call__(self, pixel_values: jax.Array) -> jax.Array:
         """`(batch, height, width, channels)` -> `(batch, tokens, hidden_size)`."""
@@ -79,26 +82,6 @@ class Embeddings(nnx.Module):
         rows = [jnp.broadcast_to(token[...].astype(patches.dtype), shape) for token in special]
         x = jnp.concatenate([*rows, patches], axis=1)
         return x + self.position_embeddings[...].astype(x.dtype)
-
-
-class PatchEmbeddings(nnx.Module):
-    """A convolution whose stride is its size, as one matrix product."""
-
-    def __init__(self, config: ViTConfig):
-        self.config = config
-        shape = (*config.patch_size, config.num_channels, config.hidden_size)
-        self.kernel = parameter(shape, config.initializer_range)
-        self.bias = parameter((config.hidden_size,))
-
-    def __call__(self, pixel_values: jax.Array) -> jax.Array:
-        """`(batch, height, width, channels)` -> `(batch, patches, hidden_size)`, by rows."""
-        (rows, columns), (height, width) = self.config.grid, self.config.patch_size
-        batch, channels = pixel_values.shape[0], pixel_values.shape[3]
-        whole = pixel_values[:, : rows * height, : columns * width]
-        patches = whole.reshape(batch, rows, height, columns, width, channels)
-        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
-        kernel = self.kernel[...].reshape(-1, self.config.hidden_size).astype(patches.dtype)
-        return patches @ kernel + self.bias[...].astype(patches.dtype)
 
 
 class Layer(nnx.Module):

@@ -1,0 +1,1 @@
+"""The image encoder DINOv2 (Oquab et al. 2023)."""
