@@ -37,7 +37,7 @@ def thumbnails(images: Pictures | None, predictions: Sequence[Prediction]) -> di
         try:
             image = images(prediction.index)
             if image is not None:
-                uris[prediction.index] = _data_uri(image, side, quality)
+                uris[prediction.index] = data_uri(image, side, quality)
         except (CaptionkitError, OSError, ValueError, SyntaxError):
             continue  # Pillow raises any of these for a damaged file
     return uris
@@ -66,7 +66,8 @@ def shape_of(uris: Iterable[str | None]) -> str:
     return "wide" if middle > 1.15 else "tall" if middle < 0.87 else "square"
 
 
-def _data_uri(image: Image.Image, side: int, quality: int) -> str:
+def data_uri(image: Image.Image, side: int, quality: int) -> str:
+    """A picture as a data URI, its longer side at most `side` pixels."""
     scale = side / max(image.size)
     if image.mode != "RGB":
         image = image.convert("RGB")

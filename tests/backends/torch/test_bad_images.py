@@ -1,0 +1,35 @@
+"""What becomes of images that cannot be read, with torch: see bad_image_policy.py."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("bad_image_policy")
+
+from bad_image_policy import (  # noqa: E402, F401 (the tests, and the fixtures that they ask for)
+    _pillow_may_warn,
+    folder,
+    model,
+    run,
+    run_and_images,
+    test_an_evaluation_lists_what_it_skips,
+    test_every_image_was_seen_or_is_on_the_list,
+    test_result_file_and_report_agree,
+    test_stop_names_the_file_and_the_reason,
+    test_stop_on_the_command_line_is_a_message,
+    test_the_updates_count_every_image_that_is_not_listed,
+)
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return {
+        "backend": "torch", "device": "cpu", "batch_size": 16, "eval_batch_size": 64,
+        "metrics": ["wer"], "max_new_tokens": 4, "logging_steps": 2, "precision": "fp32",
+        "save_steps": 0,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny_model(git_folder):
+    return git_folder
