@@ -35,6 +35,22 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "size": {"height": 384, "width": 384}, "resample": _BICUBIC,
         "do_center_crop": False, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD,
     },
+    "SiglipImageProcessor": {
+        "size": {"height": 224, "width": 224}, "resample": _BICUBIC,
+        "do_center_crop": False, "image_mean": _HALF, "image_std": _HALF,
+    },
+    "BitImageProcessor": {  # DINOv2
+        "size": {"shortest_edge": 224}, "resample": _BICUBIC,
+        "do_center_crop": True, "image_mean": _CLIP_MEAN, "image_std": _CLIP_STD,
+    },
+    "BeitImageProcessor": {
+        "size": {"height": 224, "width": 224}, "resample": _BICUBIC,
+        "do_center_crop": False, "image_mean": _HALF, "image_std": _HALF,
+    },
+    "ConvNextImageProcessor": {
+        "size": {"shortest_edge": 384}, "resample": _BICUBIC,
+        "do_center_crop": False, "image_mean": _HALF, "image_std": _HALF, "crop_pct": 224 / 256,
+    },
 }  # fmt: skip
 _COMMON = {
     "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
@@ -50,6 +66,10 @@ _TYPE_OF_MODEL = {
     "vit": "ViTImageProcessor",
     "swin": "ViTImageProcessor",
     "deit": "DeiTImageProcessor",
+    "beit": "BeitImageProcessor",
+    "dinov2": "BitImageProcessor",
+    "siglip": "SiglipImageProcessor",
+    "siglip_vision_model": "SiglipImageProcessor",
     "blip": "BlipImageProcessor",
 }
 
@@ -66,6 +86,8 @@ def read_processor(folder: Path) -> dict[str, Any]:
     shortest = "shortest_edge" in _DEFAULTS[kind]["size"]
     size = _size(settings["size"], shortest, file) if settings["do_resize"] else None
     crop = _size(settings["crop_size"], False, file) if settings["do_center_crop"] else None
+    if kind == "ConvNextImageProcessor" and isinstance(size, int) and crop is None:
+        kind, size, crop = _convnext(size, _number(settings, "crop_pct", file))
     if not (isinstance(size, tuple) or isinstance(crop, tuple)):
         raise CheckpointError(
             f"{file}: the images would not all have one size (size={settings['size']}, "
@@ -84,6 +106,15 @@ def read_processor(folder: Path) -> dict[str, Any]:
         "mean": _channels(settings, "image_mean", file) if normalize else (0.0, 0.0, 0.0),
         "std": _channels(settings, "image_std", file) if normalize else (1.0, 1.0, 1.0),
     }
+
+
+def _convnext(
+    size: int, crop_pct: float
+) -> tuple[str, tuple[int, int] | int, tuple[int, int] | None]:
+    """The processor with the same pixels: ConvNeXT squeezes images whole from 384 pixels on."""
+    if size >= 384:
+        return "ViTImageProcessor", (size, size), None
+    return "CLIPImageProcessor", int(size / crop_pct), (size, size)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], Path]:

@@ -35,6 +35,8 @@ SETTINGS = [
     ("DeiTImageProcessor", {"size": hw(50, 41), "crop_size": hw(30, 45)}),
     ("BlipImageProcessor", {}),
     ("BlipImageProcessor", {"size": hw(64, 48)}),
+    ("SiglipImageProcessor", {}),
+    ("BitImageProcessor", {"size": {"shortest_edge": 256}, "image_mean": [0.485, 0.456, 0.406]}),
 ]  # fmt: skip
 SIZES = [(640, 480), (427, 640), (225, 224), (224, 224), (1, 1), (17, 33), (33, 17), (300, 31)]
 
@@ -60,6 +62,7 @@ def assert_equal(ours: Preprocessor, theirs, image: Image.Image) -> None:
     whole = theirs(image, **options)["pixel_values"][0].transpose(1, 2, 0)
     scaled = (pixels * ours.scale - np.array(ours.mean)) / np.array(ours.std)
     np.testing.assert_allclose(scaled, whole, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(ours.pixel_values(pixels), whole.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(("kind", "settings"), SETTINGS)
@@ -70,6 +73,35 @@ def test_pixels_equal_those_of_transformers(tmp_path, kind, settings):
     assert ours.type == kind
     for size in SIZES:
         assert_equal(ours, theirs, picture(size))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"size": {"shortest_edge": 400}},
+        {"size": {"shortest_edge": 64}},
+        {"size": {"shortest_edge": 50}, "crop_pct": 0.9, "resample": 2},
+    ],
+)
+def test_convnext_squeezes_large_images_and_crops_small_ones(tmp_path, settings):
+    theirs = hf("ConvNextImageProcessor", settings)
+    theirs.save_pretrained(tmp_path)
+    ours = Preprocessor.from_checkpoint(tmp_path)
+    ours.save(tmp_path)
+    assert Preprocessor.from_checkpoint(tmp_path) == ours
+    again = AutoImageProcessor.from_pretrained(tmp_path)
+    for size in SIZES[:2] + SIZES[5:7]:
+        assert_equal(ours, theirs, picture(size))
+        assert_equal(ours, again, picture(size))
+
+
+def test_pixel_values_of_many_at_once():
+    ours = Preprocessor.square(12, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    pixels = RNG.integers(0, 256, (2, 3, 12, 12, 3), dtype=np.uint8)
+    together = ours.pixel_values(pixels)
+    assert (together.shape, together.dtype) == ((2, 3, 3, 12, 12), np.float32)
+    np.testing.assert_array_equal(together[1, 2], ours.pixel_values(pixels[1, 2]))
 
 
 @pytest.mark.parametrize(("kind", "settings"), SETTINGS)

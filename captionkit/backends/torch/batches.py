@@ -1,123 +1,97 @@
-"""From captions and images to batches: the dataset, the order and the collation of training."""
+"""From captions and images to the padded batches of training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+import math
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import numpy
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from captionkit.backends.torch.loss import IGNORED
 from captionkit.data.captions import decoder_pairs
-from captionkit.data.order import visits
-from captionkit.errors import ImageError
-
-if TYPE_CHECKING:
-    from captionkit.data.dataset import CaptionDataset
-    from captionkit.data.preprocess import Preprocessor
-
-Visit = tuple[int, int]  # (image index, caption index)
-NOBODY = -1  # the image index of a visit that only fills up the last batch
+from captionkit.data.loader import Row, RunOrder, Visit, ahead, read_batches
+from captionkit.recipe import Recipe
 
 
-class TrainingExamples(Dataset):
-    """Decodes and preprocesses the image of a visit, and looks up its caption's token ids."""
+class TrainingBatches(Dataset):
+    """The batches of a process by their number in the epoch, which `epoch` says.
 
-    def __init__(
-        self,
-        dataset: CaptionDataset,
-        token_ids: Sequence[Sequence[Sequence[int]]],
-        preprocess: Preprocessor,
-        length: int,
-    ):
-        self.dataset = dataset
-        self.token_ids = token_ids  # by image, by caption
-        self.preprocess = preprocess
-        self.length = length
+    Taken in order, as the Trainer does, they are made by threads ahead of time; any other number
+    begins anew there.
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, visit: Visit) -> dict[str, Any]:
-        index, caption = visit
-        if index == NOBODY:
-            return {}
-        example = self.dataset[index]
-        try:
-            pixels = self.preprocess(example.image)
-        except ImageError as error:
-            # not raised here: this may be another process, whose errors arrive as tracebacks
-            return {"skipped": (example.image_id, str(error))}
-        return {"pixels": pixels, "ids": self.token_ids[index][caption]}
-
-
-class EpochOrder(Sampler):
-    """The visits of an epoch, in the order that core draws from the seed.
-
-    multiple: fill up to a multiple of so many with visits to nobody. Of several processes each
-    then has as many batches as the others, and no image is shown twice for it.
-    """
-
-    def __init__(
-        self,
-        dataset: CaptionDataset,
-        captions: Literal["random", "all", "first"],
-        seed: int,
-        multiple: int = 1,
-    ):
-        self.dataset = dataset
-        self.captions = captions
-        self.seed = seed
-        self.multiple = multiple
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the training loop before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[Visit]:
-        order = visits(self.dataset, self.captions, self.seed, self.epoch)
-        filling = [(NOBODY, NOBODY)] * (len(self) - len(order))
-        return iter([*map(tuple, order.tolist()), *filling])
-
-    def __len__(self) -> int:
-        count = len(self.dataset)
-        if self.captions == "all":
-            count = int(self.dataset.caption_counts().sum())
-        return -(-count // self.multiple) * self.multiple
-
-
-class Collate:
-    """Examples to a batch, padded to its longest caption.
-
-    Gives `pixel_values` uint8 `(batch, 3, height, width)`, `input_ids` and `attention_mask`
+    Each is `pixel_values` uint8 `(batch, 3, height, width)`, `input_ids` and `attention_mask`
     `(batch, length)`, `labels` `(batch, length)` (the token that follows each input; IGNORED at
     padding), and `skipped`, a list of (image_id, reason). Scaling to float happens on the device,
     which moves a quarter of the bytes.
 
-    pad_token_id: for inputs; size: (height, width) of the images; start_id: see `decoder_pairs`.
+    order: which images; read: reads one. pad_token_id: for inputs; start_id: see `decoder_pairs`;
+    size: (height, width) of the images.
     """
 
-    def __init__(self, pad_token_id: int, size: tuple[int, int], start_id: int | None = None):
+    def __init__(
+        self,
+        order: RunOrder,
+        read: Callable[[Visit], Row],
+        recipe: Recipe,
+        pad_token_id: int,
+        size: tuple[int, int],
+        start_id: int | None = None,
+    ):
+        self.order = order
+        self.read = read
+        self.workers = recipe.data.workers
         self.pad_token_id = pad_token_id
         self.size = size
         self.start_id = start_id
+        self.epoch = 0
+        self.last = _batches_of_run(recipe, len(self))
+        self._next = -1  # the batch that `_running` comes to, counted over all epochs
+        self._running: Generator[dict[str, Any], None, None] | None = None
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Called by the DataLoader with the examples of one pass."""
-        skipped = [example["skipped"] for example in examples if "skipped" in example]
-        kept = [example for example in examples if "pixels" in example]
+    def __len__(self) -> int:
+        return self.order.batches_per_epoch
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        number += self.epoch * len(self)
+        if self._running is None or number != self._next or number >= self.last:
+            self.close()
+            self._running = ahead(self._from(number))
+        self._next = number + 1
+        return next(self._running)
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def _from(self, first: int) -> Generator[dict[str, Any], None, None]:
+        visits = self.order.batches(first, max(self.last, first + 1))
+        for rows in read_batches(self.read, visits, self.workers):
+            yield self._batch(rows)
+
+    def _batch(self, rows: list[Row]) -> dict[str, Any]:
+        skipped = [row.skipped for row in rows if row.skipped]
+        kept = [(row.pixels, row.ids) for row in rows if row.pixels is not None]
         if not kept:
             # a batch needs a row: one black image from which nothing is learned
-            blank = numpy.zeros((*self.size, 3), numpy.uint8)
-            kept = [{"pixels": blank, "ids": []}]
-        ids = [example["ids"] for example in kept]
-        batch = pad_captions(ids, self.pad_token_id, self.start_id)
-        pixels = numpy.stack([example["pixels"] for example in kept])
-        batch["pixel_values"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return {**batch, "skipped": skipped}
+            kept = [(numpy.zeros((*self.size, 3), numpy.uint8), [])]
+        batch = pad_captions([ids for _, ids in kept], self.pad_token_id, self.start_id)
+        pixels = numpy.stack([pixels for pixels, _ in kept])
+        pixel_values = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return {**batch, "pixel_values": pixel_values, "skipped": skipped}
+
+
+def _batches_of_run(recipe: Recipe, per_epoch: int) -> int:
+    """How many batches a process takes over all epochs."""
+    passes = recipe.training.accumulation_steps
+    updates_per_epoch = math.ceil(per_epoch / passes)
+    updates = recipe.training.max_steps or math.ceil(recipe.training.epochs * updates_per_epoch)
+    epochs, rest = divmod(updates, updates_per_epoch)
+    return epochs * per_epoch + min(rest * passes, per_epoch)
 
 
 def pad_captions(

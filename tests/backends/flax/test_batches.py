@@ -8,10 +8,11 @@ import threading
 import numpy as np
 import pytest
 
-from captionkit.backends.flax.batches import TrainingBatches, ahead
+from captionkit.backends.flax.batches import TrainingBatches
 from captionkit.backends.flax.loss import IGNORED
 from captionkit.data.captions import encode_captions
 from captionkit.data.dataset import CaptionDataset
+from captionkit.data.loader import RowReader, RunOrder
 from captionkit.data.order import visits
 from captionkit.data.preprocess import Preprocessor
 from captionkit.recipe import Recipe
@@ -25,11 +26,11 @@ def dataset(pairs):
 
 
 def make(dataset, tokenizer, devices=1, **settings):
-    recipe = Recipe().replace(**{"batch_size": 4, "epochs": 2, **settings})
+    recipe = Recipe().replace(**{"batch_size": 4, "epochs": 2, "workers": 3, **settings})
     ids = [encode_captions(tokenizer, dataset.captions_of(i)) for i in range(len(dataset))]
-    return TrainingBatches(
-        dataset, ids, Preprocessor.square(16), recipe, START, PAD, devices, threads=3
-    ), ids  # fmt: skip
+    order = RunOrder(dataset, recipe, recipe.training.batch_size)
+    read = RowReader(dataset, ids, Preprocessor.square(16).read)
+    return TrainingBatches(order, read, recipe, (16, 16), START, PAD, devices), ids
 
 
 def rows_in_order(update, devices):
@@ -114,7 +115,8 @@ def test_few_lengths_are_compiled(dataset, tokenizer):
 def test_start_tokens_are_put_before_captions_without(dataset):
     recipe = Recipe().replace(batch_size=11, epochs=1)
     ids = [[[7, 8, 1], [9, 1]]] * 11
-    batches = TrainingBatches(dataset, ids, Preprocessor.square(16), recipe, 50, 1)
+    read = RowReader(dataset, ids, Preprocessor.square(16).read)
+    batches = TrainingBatches(RunOrder(dataset, recipe, 11), read, recipe, (16, 16), 50, 1)
     (update,) = batches.updates()
     rows = rows_in_order(update, 1)
     for inputs, targets in zip(rows["input_ids"].tolist(), rows["targets"].tolist()):
@@ -140,26 +142,10 @@ def test_a_bad_image_is_masked_and_named(dataset, tokenizer, tmp_path, pairs):
         assert rows["mask"].any(1).all()
 
 
-def test_items_are_made_ahead_and_errors_arrive_in_their_place():
-    made = []
-
-    def items():
-        for i in range(100):
-            made.append(i)
-            if i == 5:
-                raise KeyError("five")
-            yield i
-
-    seen = []
-    with pytest.raises(KeyError, match="five"):
-        seen.extend(ahead(items(), 2))  # what came before the error is kept
-    assert seen == made[:-1] == [0, 1, 2, 3, 4]
-
-
-def test_closing_ends_the_thread():
+def test_closing_ends_every_thread(dataset, tokenizer):
     before = threading.active_count()
-    stream = ahead(iter(range(1000)), 2)
-    assert [next(stream) for _ in range(3)] == [0, 1, 2]
-    assert threading.active_count() == before + 1
-    stream.close()
+    updates = make(dataset, tokenizer, epochs=50)[0].updates()
+    next(updates)
+    assert threading.active_count() > before
+    updates.close()
     assert threading.active_count() == before
