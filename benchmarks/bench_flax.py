@@ -1,7 +1,7 @@
 """The Flax backend beside the Flax classes that transformers removed, and beside torch.
 
 CAPTIONKIT_LEGACY_PYTHON names a Python that has what constraints-legacy.txt lists; the session
-`nox -s bench-flax` makes one. The contestants are processes that take turns.
+`nox -s bench -- bench_flax` makes one. The contestants are processes that take turns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STEPS, CAPTIONINGS = 5, 7
 def main() -> None:
     legacy = os.environ.get("CAPTIONKIT_LEGACY_PYTHON")
     if not legacy:
-        sys.exit("Set CAPTIONKIT_LEGACY_PYTHON, or run: nox -s bench-flax")
+        sys.exit("Set CAPTIONKIT_LEGACY_PYTHON, or run: nox -s bench -- bench_flax")
     wanted = sys.argv[1:] or ["training", "generation"]
     if "training" in wanted:
         for rows in (8, 4):

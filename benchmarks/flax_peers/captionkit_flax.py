@@ -38,7 +38,7 @@ def prepare(size: str) -> None:
         "model_type": "vision-encoder-decoder", "encoder": ViTConfig(**vit).to_dict(),
         "decoder": decoder, "decoder_start_token_id": START, "pad_token_id": START,
     }  # fmt: skip
-    config = FAMILY.Config.from_dict(json.loads(json.dumps(values)), "config.json")
+    config = FAMILY.config.from_dict(json.loads(json.dumps(values)), "config.json")
     kept.update(config=config, params=FAMILY.init_params(config, 0))
 
 
@@ -48,7 +48,7 @@ def start_training(rows: int) -> float:
     training = TrainingConfig(weight_decay=0.01, max_grad_norm=0.0, batch_size=rows)
     trained = trained_tensors(
         FAMILY.tensor_names(config),
-        {path: leaf.shape for path, leaf in flatten(kept["params"]).items()}, (), FAMILY.UNTRAINED,
+        {path: leaf.shape for path, leaf in flatten(kept["params"]).items()}, (), FAMILY.untrained,
     )  # fmt: skip
     logits = logits_of(FAMILY, config, PREPROCESS, jnp.float32)
     step = functools.partial(train_step, logits=logits, training=training, trained=trained)
