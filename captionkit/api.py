@@ -80,6 +80,10 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
             "Which model? Give model= (a hub id, a folder, or a config such as git-tiny), or "
             'recipe="quickstart".'
         )
+    if plan.data.streaming and plan.training.max_steps is None:
+        raise ConfigError(
+            "A stream has no length, so a run over it needs max_steps, such as max_steps=10000."
+        )
     if plan.data.dataset == IN_MEMORY and in_memory is None:
         raise ConfigError(
             "This run's data were given in memory. Give the same data again: "
@@ -210,10 +214,11 @@ def evaluate(
         model, examples, metrics, Decoding(**{**defaults, **decoding}), batch_size,
         data.get("on_bad_image", "stop"),
     )  # fmt: skip
-    check = PairCheck()
-    for row in result.predictions:
-        check.check(row.prediction, row.references)
-    check.warn()
+    if examples.has_captions:
+        check = PairCheck()
+        for row in result.predictions:
+            check.check(row.prediction, row.references)
+        check.warn()
     if output_dir is not None:
         facts = {**getattr(model, "facts", {}), "seconds": time.perf_counter() - started}
         write_evaluation_report(Path(output_dir), result, examples, facts)

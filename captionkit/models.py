@@ -122,8 +122,7 @@ def prepare_model(
     if own_files and any((home / name).is_file() for name in _TOKENIZER_FILES):
         save_tokenizer(load_tokenizer(home, trust_remote_code), folder)
     else:
-        captions = (caption for i in range(len(train)) for caption in train.captions_of(i))
-        save_tokenizer(build_word_tokenizer(captions), folder)
+        save_tokenizer(build_word_tokenizer(train.all_captions()), folder)
     if own_files and any((home / name).is_file() for name in _PROCESSOR_FILES):
         Preprocessor.from_checkpoint(home).save(folder)
     else:

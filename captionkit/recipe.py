@@ -38,12 +38,14 @@ class DataConfig:
     dataset_id: str | None = None
     """Hub id of the data, for the sources `hub` and `pokemon-blip`."""
     dataset_config: str | None = None
-    """Configuration of a hub set; for `coco` the year, 2014 or 2017 (default: the one that is
+    """Configuration of a hub set; for `coco` 2014, 2017 or karpathy (default: the one that is
     there)."""
     split: str = "train"
     """The split to train on."""
     train_file: str | None = None
-    """A csv, jsonl or json-lines file of training images and captions."""
+    """A csv, jsonl or json-lines file of training images and captions; or Parquet or tar shards: a
+    file, a folder, or a pattern such as shards/train-{000..099}.tar. For coco: a text file of image
+    ids or file names."""
     validation_file: str | None = None
     """The same, for validation."""
     test_file: str | None = None
@@ -60,6 +62,31 @@ class DataConfig:
     captions: Literal["random", "all", "first"] = "random"
     """Of several captions an image: a random one each epoch, all of them in each epoch, or only the
     first (then also the only reference)."""
+    group_by_content: bool = False
+    """Keep files that are the same byte for byte on one side of the split, whatever their names,
+    and warn of those that a set's own splits share. Reads every image once."""
+    min_caption_words: int | None = None
+    """Leave out captions of fewer words."""
+    max_caption_words: int | None = None
+    """Leave out captions of more words."""
+    min_image_size: int | None = None
+    """Leave out images whose shorter side has fewer pixels."""
+    max_image_size: int | None = None
+    """Leave out images whose longer side has more pixels."""
+    mix: tuple[dict[str, Any], ...] = ()
+    """Several sources at once: a list in a recipe file, each entry the data settings of one source
+    and its `weight`."""
+    mix_epoch_images: int | None = None
+    """Images that an epoch of a mixture shows (default: as many as its sources have)."""
+    streaming: bool = False
+    """Read hub, Parquet and tar sets as they come instead of indexing them: for sets larger than
+    the disk. Needs max_steps."""
+    shuffle_buffer: int = 10_000
+    """Images of a stream that the next one is drawn from; they are held in memory, encoded."""
+    allow_outside_paths: bool = False
+    """Allow paths in metadata that lead out of the data folder."""
+    allow_urls: bool = False
+    """Fetch images that metadata give as http(s) addresses; private addresses stay refused."""
     max_train_samples: int | None = None
     """Use only the first N training images."""
     max_eval_samples: int | None = None
@@ -67,14 +94,34 @@ class DataConfig:
     on_bad_image: Literal["stop", "skip"] = "stop"
     """An image that cannot be read stops the run, or is skipped, counted and listed in
     captionkit/skipped.jsonl."""
+    workers: int | None = None
+    """Threads that read training images ahead of the model; they change nothing but the speed
+    (default: the cores, at most 16)."""
+    fast_jpeg: bool = False
+    """Decode large JPEGs at a half, a quarter or an eighth of their size where that is enough:
+    faster, and the pixels differ a little from those that the model was trained on."""
+    image_cache_gb: float = 0.0
+    """Keep decoded training images in captionkit's cache, in files of at most so many GB in all;
+    0: keep none."""
 
     def __post_init__(self) -> None:
         check_types(self)
         require(self, "test_size", 0 <= self.test_size < 1, "a share, from 0 to below 1")
-        for name in ("max_train_samples", "max_eval_samples"):
+        require(self, "workers", self.workers is None or self.workers >= 1, "at least 1")
+        require(self, "image_cache_gb", 0 <= self.image_cache_gb < float("inf"), "0 or more")
+        for name in (
+            "max_train_samples", "max_eval_samples", "min_caption_words", "max_caption_words",
+            "min_image_size", "max_image_size", "mix_epoch_images", "shuffle_buffer",
+        ):  # fmt: skip
             require(
                 self, name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1"
             )
+        for least, most in (
+            ("min_caption_words", "max_caption_words"), ("min_image_size", "max_image_size"),
+        ):  # fmt: skip
+            low, high = getattr(self, least), getattr(self, most)
+            if low is not None and high is not None and low > high:
+                raise ConfigError(f"{least}={low} is more than {most}={high}: nothing is left.")
 
 
 @dataclass(frozen=True)
@@ -99,8 +146,11 @@ class TrainingConfig:
     or not at all."""
     warmup_steps: int = 0
     """Updates over which the learning rate rises from zero to its peak."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """adafactor keeps a row and a column of statistics of a matrix instead of two numbers a weight:
+    less memory. It has none of the adam_ settings."""
     weight_decay: float = 0.0
-    """AdamW's decoupled weight decay; never applied to biases and normalisation layers."""
+    """Decoupled weight decay; never applied to biases and normalisation layers."""
     adam_beta1: float = 0.9
     """AdamW's first-moment decay."""
     adam_beta2: float = 0.999
@@ -116,9 +166,12 @@ class TrainingConfig:
     a caption longer than the model allows is an error."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the forward and backward pass; auto: the best that the device has."""
+    gradient_checkpointing: bool = False
+    """Recompute the activations of each layer in the backward pass: less memory, about a third more
+    time, the same result."""
     freeze: tuple[str, ...] = ()
-    """Patterns (`*` matches anything) of tensor names, as they stand in model.safetensors, that are
-    not trained."""
+    """What is not trained: encoder, decoder, all-but-cross-attention, or patterns (`*` matches
+    anything) of tensor names as they stand in model.safetensors."""
     seed: int = 42
     """Seeds the split, the order, the drawn captions, the initial weights and the dropout."""
     logging_steps: int = 10
@@ -178,7 +231,10 @@ class Decoding:
     """How captions are generated."""
 
     max_new_tokens: int = 32
-    """Longest caption, in tokens."""
+    """Longest caption, in tokens; those of a prompt are not counted."""
+    prompt: str = ""
+    """Words that every caption begins with, such as "a photography of"; the model goes on from
+    them, and its score is of what it adds."""
     num_beams: int = 1
     """Beams of the beam search; 1: greedy."""
     length_penalty: float = 1.0

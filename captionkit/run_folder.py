@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from captionkit.checkpoints import all_checkpoints, step_of, write_atomically
 from captionkit.errors import ConfigError, OutputError
-from captionkit.evaluation import Evaluation, Prediction, read_predictions, write_evaluation
+from captionkit.evaluation import (
+    Evaluation,
+    Prediction,
+    read_predictions,
+    write_evaluation,
+    write_skipped,
+)
 from captionkit.model_card import is_untouched_card, model_card
 from captionkit.processes import is_main_process
 from captionkit.recipe import Recipe, field_names
@@ -36,9 +42,9 @@ _MODEL_FILES = (
 _MAY_CHANGE = {
     "epochs", "max_steps", "logging_steps", "eval_steps", "save_steps", "save_total_limit",
     "early_stopping_patience", "metrics", "best_metric", "load_best", "eval_batch_size",
-    "push_to_hub", "hub_model_id", "trust_remote_code", "on_bad_image", "data_dir", "train_file",
-    "validation_file", "test_file", "backend_options", "output_dir", "resume",
-    "overwrite_output_dir", *field_names("decoding"),
+    "push_to_hub", "hub_model_id", "trust_remote_code", "on_bad_image", "workers", "image_cache_gb",
+    "data_dir", "train_file", "validation_file", "test_file", "backend_options", "output_dir",
+    "resume", "overwrite_output_dir", *field_names("decoding"),
 }  # fmt: skip
 
 
@@ -89,6 +95,7 @@ class RunFolder:
         for given in (
             recipe.model, recipe.encoder, recipe.decoder, data.data_dir, data.train_file,
             data.validation_file, data.test_file,
+            *(entry.get(name) for entry in data.mix for name in ("data_dir", "train_file")),
         ):  # fmt: skip
             path = Path(given).expanduser() if given else None
             if path and path.exists() and path.resolve().is_relative_to(self.root.resolve()):
@@ -202,7 +209,7 @@ class RunFolder:
             "command": "finetune",
             "backend": recipe.backend,
             "dataset": train.name,
-            "train_images": len(train),
+            "train_images": len(train) if hasattr(train, "__len__") else None,  # a stream has none
             "validation_images": len(validation) if validation is not None else 0,
             "skipped": len(tracking.skipped),
             **tracking.summary(),
@@ -231,6 +238,7 @@ def write_evaluation_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_evaluation(folder, evaluation)
+        write_skipped(folder, evaluation)
     except OSError as error:
         raise OutputError(f"Cannot write to {folder}: {error.strerror}.") from None
     info = {

@@ -85,7 +85,7 @@ def _spell(hint: Any) -> str:
             "nothing" if a is type(None) else _spell(a) for a in typing.get_args(hint)
         )
     if typing.get_origin(hint) is tuple:
-        return "a list of text"
+        return "a list of " + ("text" if typing.get_args(hint)[0] is str else "settings")
     return names.get(hint, str(getattr(hint, "__name__", hint)))
 
 

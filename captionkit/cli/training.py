@@ -27,8 +27,12 @@ def finetune(arguments: list[str]) -> None:
         "Finetune",
         [
             ("recipe", Annotated[str | None, tyro.conf.arg(help=_RECIPE_HELP)], None),
-            # the options have flags of their own
-            ("settings", Recipe, dataclasses.field(default=base.replace(backend_options={}))),
+            # the options have flags of their own, and a mixture has none
+            (
+                "settings",
+                Recipe,
+                dataclasses.field(default=base.replace(backend_options={}, mix=())),
+            ),
             ("options", options, dataclasses.field(default_factory=options)),
         ],
     )
@@ -42,7 +46,7 @@ def finetune(arguments: list[str]) -> None:
 
     from captionkit.api import finetune as run
 
-    result = run(given.settings.replace(backend_options=chosen))
+    result = run(given.settings.replace(backend_options=chosen, mix=base.data.mix))
     if not is_main_process():
         return
     print(f"\nmodel      {shown(result.output_dir)}")
@@ -56,9 +60,9 @@ def finetune(arguments: list[str]) -> None:
 @dataclasses.dataclass
 class _Create:
     encoder: str
-    """Folder or hub id of an image encoder: ViT or DeiT."""
+    """Folder or hub id of an image encoder: ViT, DeiT, BEiT, DINOv2, Swin, CLIP or SigLIP."""
     decoder: str
-    """Folder or hub id of a text decoder: GPT-2."""
+    """Folder or hub id of a text decoder: GPT-2, BERT, RoBERTa, XLM-RoBERTa or CamemBERT."""
     output_dir: Path
     """A new folder for the model, its tokenizer and its image processor."""
     seed: int = 42

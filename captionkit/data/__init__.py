@@ -13,8 +13,9 @@ from captionkit.settings import unknown_setting
 
 if TYPE_CHECKING:
     from captionkit.data.dataset import CaptionDataset
+    from captionkit.data.streaming import StreamedDataset
 
-    Source: TypeAlias = Callable[[DataConfig, str], CaptionDataset | None]
+    Source: TypeAlias = Callable[[DataConfig, str], CaptionDataset | StreamedDataset | None]
 
 IN_MEMORY = "in-memory"
 _VALIDATION = ("validation", "valid", "val", "dev")
@@ -36,17 +37,21 @@ def load_dataset(
         if setting not in known:
             raise unknown_setting(setting, known)
     config = DataConfig(dataset=name if isinstance(name, str) else IN_MEMORY, **settings)
-    config, source = _source(config, None if isinstance(name, str) else name)
+    if config.mix:
+        return _one_split_of_a_mixture(config, split, seed)
+    config, source = find_source(config, None if isinstance(name, str) else name)
 
+    dataset: Any
     if not isinstance(name, (str, dict)):
-        dataset = source(config, "train")
+        dataset = _read(source, config, "train")
     elif split == "train":
         dataset = _train_and_validation(config, seed, source)[0]
     elif split in _VALIDATION:
         # its own one is loaded alone: the training images need not be there
-        dataset = source(config, "validation") or _train_and_validation(config, seed, source)[1]
+        own = None if config.streaming else _read(source, config, "validation")
+        dataset = own or _train_and_validation(config, seed, source)[1]
     else:
-        dataset = source(config, split)
+        dataset = _read(source, config, split)
     if dataset is None:
         held_out = ", and test_size=0 holds none out" if split in _VALIDATION else ""
         raise DataError(f"The dataset {config.dataset!r} has no split {split!r}{held_out}.")
@@ -62,7 +67,11 @@ def load_splits(
     `in_memory` is a dataset to take instead of the one that the configuration names. Raises
     ConfigError, DataError or HubError.
     """
-    config, source = _source(config, in_memory)
+    if config.mix and in_memory is None:
+        from captionkit.data.mixing import load_mixture
+
+        return load_mixture(config, lambda part: load_splits(part, seed))
+    config, source = find_source(config, in_memory)
     train, validation = _train_and_validation(config, seed, source)
     train = _limited(train, config, config.max_train_samples)
     if validation is not None:
@@ -70,7 +79,7 @@ def load_splits(
     return train, validation
 
 
-def _source(config: DataConfig, in_memory: Any) -> tuple[DataConfig, Source]:
+def find_source(config: DataConfig, in_memory: Any) -> tuple[DataConfig, Source]:
     """The configuration with its source's name in it, and the source."""
     if in_memory is not None:
         from captionkit.data.memory import from_memory
@@ -102,23 +111,32 @@ def _named(config: DataConfig) -> DataConfig:
 
 
 def _guess(config: DataConfig) -> str:
+    from captionkit.data import parquet, webdataset
     from captionkit.data.coco import is_coco
+    from captionkit.data.flickr import flickr_name
+    from captionkit.data.shards import holds_shards
     from captionkit.data.tables import CSV_ENDINGS, JSON_ENDINGS
     from captionkit.registry import names
 
+    by_ending = {
+        "csv": CSV_ENDINGS, "jsonl": JSON_ENDINGS, "parquet": parquet.ENDINGS,
+        "webdataset": webdataset.ENDINGS,
+    }  # fmt: skip
     file = config.train_file or config.validation_file or config.test_file
     if file:
-        ending = Path(file).suffix.lower()
-        if ending in CSV_ENDINGS:
-            return "csv"
-        if ending in JSON_ENDINGS:
-            return "jsonl"
+        for name, endings in by_ending.items():
+            if file.lower().endswith(endings) or holds_shards(Path(file), endings):
+                return name
+        known = [ending for endings in by_ending.values() for ending in endings]
         raise ConfigError(
-            f"{file!r} should end in {', '.join((*CSV_ENDINGS, *JSON_ENDINGS))}; or say with "
-            "dataset what it is."
+            f"{file!r} should end in {', '.join(known)}; or say with dataset what it is."
         )
     if config.data_dir:
-        return "coco" if is_coco(Path(config.data_dir)) else "imagefolder"
+        folder = Path(config.data_dir)
+        if is_coco(folder):
+            return "coco"
+        shards = [n for n in ("parquet", "webdataset") if holds_shards(folder, by_ending[n])]
+        return flickr_name(folder) or (shards[0] if shards else "imagefolder")
     if config.dataset_id:
         return "hub"
     raise ConfigError(
@@ -127,21 +145,69 @@ def _guess(config: DataConfig) -> str:
     )
 
 
-def _train_and_validation(
-    config: DataConfig, seed: int, source: Source
-) -> tuple[CaptionDataset, CaptionDataset | None]:
+def _train_and_validation(config: DataConfig, seed: int, source: Source) -> tuple[Any, Any]:
     # who trains on the validation split cannot validate on it as well
     on_validation = config.split in _VALIDATION
-    train = source(config, "validation" if on_validation else config.split)
+    train = _read(source, config, "validation" if on_validation else config.split)
     if train is None:
         raise DataError(f"The dataset {config.dataset!r} has no split {config.split!r}.")
-    validation = None if on_validation else source(config, "validation")
-    if validation is None and config.test_size:
-        return train.split(config.test_size, seed)
-    return train, validation
+    if config.streaming:
+        from captionkit.data.streaming import with_validation
+
+        return with_validation(
+            config, train, lambda part, name: None if on_validation else _read(source, part, name)
+        )
+    train.require_captions()
+    validation = None if on_validation else _read(source, config, "validation")
+    if validation is not None:
+        if config.group_by_content:
+            from captionkit.data.content import warn_of_shared
+
+            warn_of_shared(train, validation)
+        return train, validation
+    if not config.test_size:
+        return train, None
+    groups = None
+    if config.group_by_content:
+        from captionkit.data.content import content_hashes
+
+        groups = content_hashes(train)
+    return train.split(config.test_size, seed, groups)
 
 
-def _limited(dataset: CaptionDataset, config: DataConfig, count: int | None) -> CaptionDataset:
+def _read(source: Source, config: DataConfig, split: str) -> Any:
+    """A split as the source gives it, without what the filters leave out."""
+    from captionkit.data.filters import filtered
+    from captionkit.data.streaming import StreamedDataset
+
+    dataset = source(config, split)
+    if dataset is None or isinstance(dataset, StreamedDataset):
+        return dataset
+    if config.streaming:
+        raise ConfigError(
+            f"The dataset {config.dataset!r} cannot be streamed; hub sets, parquet and webdataset "
+            "can. Leave streaming out."
+        )
+    return filtered(dataset, config)
+
+
+def _one_split_of_a_mixture(config: DataConfig, split: str, seed: int) -> CaptionDataset:
+    from captionkit.data.mixing import load_mixture, load_part
+
+    if split == "train":
+        return load_mixture(config, lambda part: load_splits(part, seed))[0]
+
+    def load(part: DataConfig) -> CaptionDataset:
+        settings = dict(vars(part))
+        name = settings.pop("dataset")
+        return load_dataset(name, **{**settings, "split": split, "seed": seed})
+
+    return load_part(config, load)
+
+
+def _limited(dataset: Any, config: DataConfig, count: int | None) -> Any:
     if count is not None:
         dataset = dataset.first(count)
-    return dataset.only_first_caption() if config.captions == "first" else dataset
+    if config.captions == "first" and hasattr(dataset, "only_first_caption"):  # no stream
+        return dataset.only_first_caption()
+    return dataset

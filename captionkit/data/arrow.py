@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from captionkit.data.images import encode_png, is_url
+from captionkit.data.paths import below, outside, spellings
 from captionkit.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-NO_URLS = "the URLs in a dataset are not fetched. Download the images first."
+NO_URLS = "the URLs in a dataset are fetched only with allow_urls. Set it, or download them first."
 _ROWS_PER_BATCH = 64
 
 
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]], sink: Any, name: str) -> None:
+def write_rows(
+    rows: Iterable[Mapping[str, Any]], sink: Any, name: str, allow_urls: bool = False
+) -> None:
     """Write rows of image, captions and image_id as an Arrow stream, the form of `datasets`."""
     import datasets
     import pyarrow as pa
@@ -34,7 +38,7 @@ def write_rows(rows: Iterable[Mapping[str, Any]], sink: Any, name: str) -> None:
     with pa.ipc.new_stream(sink, schema) as writer:
         batch: list[dict[str, Any]] = []
         for row in rows:
-            batch.append(_stored(row, name))
+            batch.append(_stored(row, name, allow_urls))
             if len(batch) == _ROWS_PER_BATCH:
                 writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
                 batch = []
@@ -57,9 +61,9 @@ def caption_list(captions: Any, image_id: str, name: str) -> list[str]:
     return captions
 
 
-def _stored(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _stored(row: Mapping[str, Any], name: str, allow_urls: bool) -> dict[str, Any]:
     image, image_id = row["image"], str(row["image_id"])
-    if is_url(image):
+    if is_url(image) and not allow_urls:
         raise DataError(f"{name}: {image} is a URL; {NO_URLS}")
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
@@ -83,7 +87,7 @@ def _check_unicode(text: str, what: str, name: str) -> None:
 # ---- wrapping a datasets.Dataset ---------------------------------------------------------------
 
 
-def undecoded(images: datasets.Dataset, name: str) -> datasets.Dataset:
+def undecoded(images: datasets.Dataset, name: str, allow_urls: bool = False) -> datasets.Dataset:
     """One column of images as they are stored: {bytes, path}, paths, or bytes."""
     import datasets
 
@@ -95,9 +99,18 @@ def undecoded(images: datasets.Dataset, name: str) -> datasets.Dataset:
             f"{name}: the column {column!r} should hold images, paths or bytes, found {feature}. "
             "Choose another one with image_column."
         )
-    if urls := _urls(images.data.column(column)):
+    urls = [] if allow_urls else [path for path in _paths(images) if is_url(path)]
+    if urls:
         raise DataError(f"{name}: the column {column!r} holds URLs ({urls[0]}); {NO_URLS}")
     return images
+
+
+def check_paths(images: datasets.Dataset, folders: Sequence[Path], name: str) -> None:
+    """Raise DataError for a path of an image that lies in none of these folders."""
+    known = [spelling for folder in folders for spelling in spellings(folder)]
+    for path in _paths(images):
+        if not is_url(path) and below(path, known) is None:
+            raise outside(path, str(folders[0]), name)
 
 
 def _holds_images(feature: Any) -> bool:
@@ -107,17 +120,19 @@ def _holds_images(feature: Any) -> bool:
     return kind in ("string", "large_string", "binary", "large_binary")
 
 
-def _urls(images: pa.ChunkedArray) -> list[str]:
+def _paths(rows: datasets.Dataset) -> Iterator[str]:
+    """The paths of those images whose bytes are not in the column themselves."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    ((column, _),) = rows.features.items()
+    images = rows.data.column(column)
     if pa.types.is_struct(images.type):
         without_bytes = pc.is_null(pc.struct_field(images, "bytes"))
         images = pc.struct_field(images, "path").filter(without_bytes)
-    if not (pa.types.is_string(images.type) or pa.types.is_large_string(images.type)):
-        return []
-    likely = images.filter(pc.starts_with(images, "http", ignore_case=True))
-    return [url for url in likely[:1].to_pylist() if is_url(url)]
+    if pa.types.is_string(images.type) or pa.types.is_large_string(images.type):
+        for chunk in images.drop_null().iterchunks():
+            yield from chunk.to_pylist()
 
 
 def caption_lists(column: pa.ChunkedArray, name: str) -> pa.ListArray:

@@ -22,16 +22,19 @@ def encode_captions(
     max_tokens: int | None = None,
     limit: int | None = None,
     names: Sequence[str] | None = None,
+    own_start: bool = True,
 ) -> list[list[int]]:
     """Token ids with the tokenizer's start tokens, each caption ended with its end token.
 
     Captions of more than `max_tokens` are cut, the end token kept. One that is then longer than
     `limit`, what the model allows, is a DataError; `names` say in it which image that is.
+    own_start: False leaves the tokenizer's start tokens out, for a decoder with another.
     """
     captions = list(captions)
     if not captions:
         return []
     start, end = frame(tokenizer)
+    start = start if own_start else []
     if max_tokens is not None and max_tokens <= len(start) + len(end):
         raise ConfigError(
             f"max_caption_tokens={max_tokens} leaves no room: start and end alone take "

@@ -6,19 +6,21 @@ import contextlib
 import math
 import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from captionkit.data import arrow, columns, order
+from captionkit.data.image_column import ImageColumn, ImageParts
 from captionkit.errors import DataError, OutputError
 from captionkit.types import Example
 
 if TYPE_CHECKING:
     import datasets
 
+    from captionkit.data.mixing import Mixture
     from captionkit.types import ImageSource
 
 _TEXTS = ["captions", "image_id"]
@@ -28,15 +30,22 @@ _ID_TYPES = ("string", "large_string", "int32", "int64", "uint32", "uint64")
 class CaptionDataset:
     """A map-style dataset: `len(ds)`, `ds[i] -> Example(source, captions, image_id)`.
 
-    Built by one of the `from_...` constructors. Every image has at least one caption, no caption
-    is empty, and ids are unique; anything else is a DataError when it is built. Rows come from a
+    Built by one of the `from_...` constructors. Every image has at least one caption (or, in a test
+    split, none has), no caption is empty, and ids are unique; anything else is a DataError when it
+    is built. Rows come from a
     memory-mapped Arrow file where there is one, so a dataset costs little to pickle or to fork.
     """
 
-    def __init__(self, images: datasets.Dataset, texts: datasets.Dataset, name: str) -> None:
-        # `images`: one column, an Arrow struct {bytes, path}, or paths, or bytes.
-        # `texts`: captions (list<string>) and image_id (string), row for row.
-        self._images, self._texts, self.name = images, texts, name
+    def __init__(
+        self,
+        images: ImageColumn | ImageParts,
+        texts: datasets.Dataset,
+        name: str,
+        mixture: Mixture | None = None,
+    ) -> None:
+        # `texts`: captions (list<string>) and image_id (string), row for row with `images`
+        self.images, self._texts, self.name = images, texts, name
+        self.mixture = mixture  # where its sources are not shown equally often
         if not len(texts):
             raise DataError(f"{name} is empty: there is no image with captions in it.")
 
@@ -48,19 +57,20 @@ class CaptionDataset:
         rows: Iterable[Mapping[str, Any]],
         name: str,
         cache_file: str | Path | None = None,
+        allow_urls: bool = False,
     ) -> CaptionDataset:
         """From rows of `image`, `captions` and `image_id`.
 
         Paths and encoded bytes are kept as they are, PIL images and arrays become PNG. With
         `cache_file` the rows are written there (or left unread if it is there already) and then
-        memory-mapped.
+        memory-mapped. URLs are a DataError unless allowed.
         """
         import datasets
         import pyarrow as pa
 
         if cache_file is None:
             sink = pa.BufferOutputStream()
-            arrow.write_rows(rows, sink, name)
+            arrow.write_rows(rows, sink, name, allow_urls)
             return cls._checked(datasets.Dataset.from_buffer(sink.getvalue()), name)
 
         cache_file = Path(cache_file)
@@ -70,7 +80,7 @@ class CaptionDataset:
             try:
                 cache_file.parent.mkdir(parents=True, exist_ok=True)
                 with pa.OSFile(str(partial), "wb") as sink:
-                    arrow.write_rows(rows, sink, name)
+                    arrow.write_rows(rows, sink, name, allow_urls)
                 cls.from_file(partial, name)
                 os.replace(partial, cache_file)
             except OSError as error:
@@ -104,11 +114,16 @@ class CaptionDataset:
         name: str,
         image_column: str | None = None,
         caption_column: str | None = None,
+        folders: Sequence[Path] = (),
+        allow_outside_paths: bool = False,
+        allow_urls: bool = False,
     ) -> CaptionDataset:
         """Wrap a `datasets.Dataset`; its images stay where they are and are not re-encoded.
 
         Captions may be text or lists of text. Rows that share a value of a column `image_id` are
-        one image with several captions; without that column ids are row numbers.
+        one image with several captions; without that column ids are row numbers. `folders`: where
+        the paths of images have to lie, unless outside paths are allowed, and relative ones start
+        at the first; none: anywhere.
         """
         import datasets
         import pyarrow as pa
@@ -124,7 +139,10 @@ class CaptionDataset:
             raise DataError(f"{name} is empty: there is no image with captions in it.")
 
         dataset = dataset.with_format(None)
-        images = arrow.undecoded(dataset.select_columns([image_column]), name)
+        rows = arrow.undecoded(dataset.select_columns([image_column]), name, allow_urls)
+        images = ImageColumn(rows, str(folders[0]) if folders else "")
+        if folders and not allow_outside_paths:
+            arrow.check_paths(rows, folders, name)
         with_ids = getattr(dataset.features.get("image_id"), "dtype", "") in _ID_TYPES
         texts = dataset.select_columns([caption_column, *(["image_id"] if with_ids else [])])
         table = texts.with_format("arrow")[:]
@@ -143,7 +161,14 @@ class CaptionDataset:
         return cls._checked(texts, name, images)
 
     @classmethod
-    def from_pairs(cls, pairs: Iterable[Any], name: str) -> CaptionDataset:
+    def from_arrow(cls, rows: datasets.Dataset, name: str) -> CaptionDataset:
+        """From columns `image` (see `ImageColumn`), `captions` (list<string>) and `image_id`."""
+        return cls._checked(rows, name)
+
+    @classmethod
+    def from_pairs(
+        cls, pairs: Iterable[Any], name: str, allow_urls: bool = False
+    ) -> CaptionDataset:
         """From (image, caption) or (image, captions) pairs in memory.
 
         Pairs with the same path, or with the same object, are one image. The id is the path, or
@@ -162,11 +187,11 @@ class CaptionDataset:
             row = {"image": image, "captions": [], "image_id": image_id}
             row = rows.setdefault(image_id if is_path else id(image), row)
             row["captions"] += arrow.caption_list(captions, image_id, name)
-        return cls.from_rows(rows.values(), name)
+        return cls.from_rows(rows.values(), name, allow_urls=allow_urls)
 
     @classmethod
     def _checked(
-        cls, texts: datasets.Dataset, name: str, images: datasets.Dataset | None = None
+        cls, texts: datasets.Dataset, name: str, images: ImageColumn | ImageParts | None = None
     ) -> CaptionDataset:
         if images is None:
             missing = {"image", "captions", "image_id"} - set(texts.column_names)
@@ -175,9 +200,10 @@ class CaptionDataset:
                     f"{name}: the columns {sorted(missing)} are missing; the file was not written "
                     "by captionkit. Delete it, and it is made anew."
                 )
-            images, texts = texts.select_columns(["image"]), texts.select_columns(_TEXTS)
+            images = ImageColumn(texts.select_columns(["image"]))
+            texts = texts.select_columns(_TEXTS)
         self = cls(images, texts, name)
-        arrow.check(self._texts_table(), name)
+        arrow.check(self.texts_table(), name)
         return self
 
     # ---- reading -------------------------------------------------------------------------------
@@ -188,7 +214,7 @@ class CaptionDataset:
     def __getitem__(self, index: int) -> Example:
         row = self._row(index)
         texts = self._texts[row]
-        return Example(self._source(row), tuple(texts["captions"]), texts["image_id"])
+        return Example(self.images[row], tuple(texts["captions"]), texts["image_id"])
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))
@@ -197,26 +223,43 @@ class CaptionDataset:
         captions = int(self.caption_counts().sum())
         return f"CaptionDataset({self.name!r}, {len(self):,} images, {captions:,} captions)"
 
+    def source(self, index: int) -> ImageSource:
+        """What one image is opened from, without touching its captions."""
+        return self.images[self._row(index)]
+
     def captions_of(self, index: int) -> tuple[str, ...]:
         """The captions of one image, without touching the image."""
         return tuple(self._texts[self._row(index)]["captions"])
 
     @property
+    def has_captions(self) -> bool:
+        """Whether there are captions: the images of a test split may all be without."""
+        return bool(self._texts[0]["captions"])
+
+    def require_captions(self) -> None:
+        """Raise DataError where there are none."""
+        if not self.has_captions:
+            raise DataError(
+                f"{self.name} has no captions, to train on or to score against. To have its images "
+                "captioned, evaluate it with no metrics (metrics=(), or --metrics with no name)."
+            )
+
+    @property
     def image_ids(self) -> list[str]:
         """The ids of all images, in order."""
-        return self._texts_table()["image_id"].to_pylist()
+        return self.texts_table()["image_id"].to_pylist()
 
     def caption_counts(self) -> np.ndarray:
         """How many captions each image has: `(images,)`, int64."""
         import pyarrow.compute as pc
 
-        return pc.list_value_length(self._texts_table()["captions"]).to_numpy().astype(np.int64)
+        return pc.list_value_length(self.texts_table()["captions"]).to_numpy().astype(np.int64)
 
     def all_captions(self) -> list[str]:
         """Every caption of every image, in order."""
         import pyarrow.compute as pc
 
-        return pc.list_flatten(self._texts_table()["captions"]).to_pylist()
+        return pc.list_flatten(self.texts_table()["captions"]).to_pylist()
 
     # ---- parts ---------------------------------------------------------------------------------
 
@@ -229,7 +272,7 @@ class CaptionDataset:
         outside = rows[(rows < 0) | (rows >= len(self))]
         if outside.size:
             raise IndexError(f"{self.name} has {len(self)} images, asked for number {outside[0]}")
-        return CaptionDataset(self._images.select(rows), self._texts.select(rows), self.name)
+        return CaptionDataset(self.images.select(rows), self._texts.select(rows), self.name)
 
     def first(self, count: int) -> CaptionDataset:
         """The first `count` images, or all where there are fewer."""
@@ -237,23 +280,55 @@ class CaptionDataset:
 
     def only_first_caption(self) -> CaptionDataset:
         """The same images, each with its first caption alone."""
+        if not self.has_captions:
+            return self
+        counts = self.caption_counts()
+        first = np.zeros(int(counts.sum()), dtype=bool)
+        first[(np.cumsum(counts) - counts)[counts > 0]] = True
+        return self.keep_captions(first)
+
+    def keep_captions(self, kept: np.ndarray) -> CaptionDataset:
+        """Those captions that a mask over `all_captions` keeps, without images that lose all."""
         import datasets
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        table = self._texts_table()
-        first = pc.list_element(table["captions"], 0)
-        table = pa.table(
-            {"captions": arrow.caption_lists(first, self.name), "image_id": table["image_id"]}
-        )
+        table = self.texts_table()
+        before = self.caption_counts()
+        images = np.repeat(np.arange(len(self)), before)
+        counts = np.bincount(images[kept], minlength=len(self))
+        rows = np.flatnonzero((counts > 0) | (before == 0))
+        captions = pc.list_flatten(table["captions"]).filter(pa.array(kept))
+        offsets = np.concatenate([[0], np.cumsum(counts[rows])]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(offsets, captions.combine_chunks())
+        table = pa.table({"captions": lists, "image_id": table["image_id"].take(pa.array(rows))})
         texts = datasets.Dataset(datasets.table.InMemoryTable(table))
-        return CaptionDataset(self._images, texts, self.name)
+        remaining = self.images if len(rows) == len(self) else self.images.select(rows)
+        return CaptionDataset(remaining, texts, self.name)
 
-    def split(self, test_size: float, seed: int) -> tuple[CaptionDataset, CaptionDataset]:
+    def map_captions(self, change: Callable[[str], str]) -> CaptionDataset:
+        """The same images, with what a function makes of each caption. Raises DataError."""
+        import datasets
+        import pyarrow as pa
+
+        table = self.texts_table()
+        offsets = np.concatenate([[0], np.cumsum(self.caption_counts())]).astype(np.int32)
+        changed = pa.array([change(caption) for caption in self.all_captions()], pa.string())
+        lists = pa.ListArray.from_arrays(offsets, changed)
+        table = pa.table({"captions": lists, "image_id": table["image_id"]})
+        texts = datasets.Dataset(datasets.table.InMemoryTable(table))
+        if self.has_captions:
+            arrow.check(table, self.name)
+        return CaptionDataset(self.images, texts, self.name, self.mixture)
+
+    def split(
+        self, test_size: float, seed: int, groups: Sequence[Any] | None = None
+    ) -> tuple[CaptionDataset, CaptionDataset]:
         """(train, held out): `test_size` of the images, rounded up, drawn from the seed.
 
         An image's side depends on its id alone, not on its place in the dataset. Both parts keep
-        the order.
+        the order. `groups`: a key for each image; images with equal keys are on the same side, and
+        the whole group of the last image that is drawn is held out.
         """
         count = math.ceil(round(test_size * len(self), 6))
         if not 0 < count < len(self):
@@ -261,7 +336,12 @@ class CaptionDataset:
                 f"{self.name} has {len(self)} images: test_size={test_size} leaves no image for "
                 f"{'training' if count else 'validation'}."
             )
-        held_out = order.held_out(self.image_ids, count, seed)
+        held_out = order.held_out(self.image_ids, count, seed, groups)
+        if len(held_out) == len(self):
+            raise DataError(
+                f"{self.name}: all {len(self)} images are the same picture, so none can be held "
+                "out. Set test_size=0, or group_by_content=False."
+            )
         return self.select(np.delete(np.arange(len(self)), held_out)), self.select(held_out)
 
     # ---- rows ----------------------------------------------------------------------------------
@@ -273,14 +353,11 @@ class CaptionDataset:
             raise IndexError(f"{self.name} has {len(self)} images, asked for number {index}")
         return row
 
-    def _source(self, row: int) -> ImageSource:
-        (source,) = self._images[row].values()
-        if isinstance(source, dict):
-            source = source["path"] if source["bytes"] is None else source["bytes"]
-        return b"" if source is None else source  # no image: an ImageError where it is opened
-
-    def _texts_table(self) -> Any:
-        return self._texts.with_format("arrow")[:]
+    def texts_table(self) -> Any:
+        """Captions (`list<string>`) and image_ids of all images as a `pyarrow.Table`."""
+        # not [:], which gathers what was selected row by row
+        table, rows = self._texts.data.table, self._texts._indices
+        return table if rows is None else table.take(rows.column(0))
 
 
 def cache_dir() -> Path:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.data import columns
 from captionkit.data.arrow import NO_URLS, listed
 from captionkit.data.dataset import CaptionDataset
-from captionkit.data.images import is_url
+from captionkit.data.fetch import is_url
+from captionkit.data.paths import below, data_folder, outside, spellings
+from captionkit.data.shards import SPLIT_WORDS
 from captionkit.data.tables import CSV_ENDINGS, JSON_ENDINGS, read_rows
 from captionkit.errors import DataError
 
@@ -22,11 +24,6 @@ IMAGE_ENDINGS = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif",
     ".ppm", ".pgm",
 }  # fmt: skip
-_SPLIT_FOLDERS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
 
 
 def load_imagefolder(config: DataConfig, split: str) -> CaptionDataset | None:
@@ -35,7 +32,7 @@ def load_imagefolder(config: DataConfig, split: str) -> CaptionDataset | None:
     Subfolders train, validation (or val) and test are the splits; without any, the folder is
     "train".
     """
-    root = _folder(config, "imagefolder")
+    root = data_folder(config.data_dir, "imagefolder")
     folder = _split_folder(root, split)
     if folder is None:
         return None
@@ -83,7 +80,7 @@ def _load_table(
             f"{split}_file={str(file)!r} does not end in {' or '.join(endings)}, as the dataset "
             f"{source!r} expects."
         )
-    folder = _folder(config, source) if config.data_dir else file.absolute().parent
+    folder = data_folder(config.data_dir, source) if config.data_dir else file.absolute().parent
     captions = _captions_by_image(file, folder, config)
     return _dataset(captions, folder, f"{source} {file}", config)
 
@@ -91,20 +88,10 @@ def _load_table(
 # ---- folders -----------------------------------------------------------------------------------
 
 
-def _folder(config: DataConfig, source: str) -> Path:
-    if config.data_dir is None:
-        raise DataError(f"The dataset {source!r} needs data_dir, the folder of its files.")
-    folder = Path(config.data_dir)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"data_dir={config.data_dir!r} {what}.")
-    return folder.absolute()
-
-
 def _split_folder(root: Path, split: str) -> Path | None:
     there = {
         name: root / folder
-        for name, folders in reversed(_SPLIT_FOLDERS.items())
+        for name, folders in reversed(SPLIT_WORDS.items())
         for folder in reversed(folders)
         if (root / folder).is_dir()
     }
@@ -181,7 +168,7 @@ def _captions_by_image(file: Path, folder: Path, config: DataConfig) -> dict[str
     """Captions by image path relative to `folder`; rows that repeat an image are taken together."""
     captions: dict[str, list[str]] = {}
     image_column = caption_column = None
-    roots = (str(folder), os.path.realpath(folder))
+    roots = spellings(folder)
     for line, row in read_rows(file):
         if image_column is None or caption_column is None:
             image_column = columns.image_column(list(row), config.image_column, str(file))
@@ -190,7 +177,7 @@ def _captions_by_image(file: Path, folder: Path, config: DataConfig) -> dict[str
         for column in (image_column, caption_column):
             if row.get(column) is None:
                 raise DataError(f"{where}: there is no {column!r}.")
-        path = _inside(row[image_column], roots, where)
+        path = _inside(row[image_column], roots, where, config)
         given = row[caption_column]
         given = [given] if isinstance(given, str) else given
         if not isinstance(given, list) or not all(isinstance(caption, str) for caption in given):
@@ -202,20 +189,20 @@ def _captions_by_image(file: Path, folder: Path, config: DataConfig) -> dict[str
     return captions
 
 
-def _inside(value: Any, roots: tuple[str, str], where: str) -> str:
-    """An image path as it is relative to the data folder. Raises DataError if it leads outside."""
+def _inside(value: Any, roots: Sequence[str], where: str, config: DataConfig) -> str:
+    """An image path as it is relative to the data folder, or a URL, if those are allowed."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise DataError(f"{where}: expected the path of an image, found {value!r:.80}.")
     if is_url(value):
-        raise DataError(f"{where}: {value} is a URL; {NO_URLS}")
-    for root in roots:
-        path = os.path.relpath(os.path.join(root, value), root)
-        if path != os.pardir and not path.startswith(os.pardir + os.sep):
-            return Path(path).as_posix()
-    raise DataError(
-        f"{where}: the image {value!r} lies outside the data folder {roots[0]}. "
-        "Set data_dir to a folder that holds all images."
-    )
+        if not config.allow_urls:
+            raise DataError(f"{where}: {value} is a URL; {NO_URLS}")
+        return value
+    path = below(value, roots)
+    if path is not None:
+        return path
+    if not config.allow_outside_paths:
+        raise outside(value, roots[0], where)
+    return Path(os.path.abspath(os.path.join(roots[0], value))).as_posix()
 
 
 # ---- the dataset -------------------------------------------------------------------------------
@@ -224,13 +211,14 @@ def _inside(value: Any, roots: tuple[str, str], where: str) -> str:
 def _dataset(
     captions: dict[str, list[str]], folder: Path, name: str, config: DataConfig
 ) -> CaptionDataset:
-    check_present(captions, folder, name, config)
-    return CaptionDataset.from_rows(_rows(captions, folder), name)
+    check_present((path for path in captions if not is_url(path)), folder, name, config)
+    return CaptionDataset.from_rows(_rows(captions, folder), name, allow_urls=config.allow_urls)
 
 
 def _rows(captions: dict[str, list[str]], folder: Path) -> Iterator[dict[str, Any]]:
     for path, texts in captions.items():
-        yield {"image": str(folder / path), "captions": texts, "image_id": path}
+        image = path if is_url(path) else str(folder / path)
+        yield {"image": image, "captions": texts, "image_id": path}
 
 
 def check_present(

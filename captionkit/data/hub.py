@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.data.dataset import CaptionDataset
@@ -9,6 +11,7 @@ from captionkit.errors import CaptionkitError, ConfigError, DataError, HubError
 from captionkit.settings import nearest
 
 if TYPE_CHECKING:
+    from captionkit.data.streaming import StreamedDataset
     from captionkit.recipe import DataConfig
 
 # of Python, and of the Hub's clients: requests, httpx, httpx2
@@ -16,18 +19,26 @@ _NETWORK_ERRORS = {"ConnectionError", "ConnectError", "TimeoutError", "Timeout",
 _ALSO_CALLED = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
-def load(config: DataConfig, split: str) -> CaptionDataset | None:
+def load(config: DataConfig, split: str) -> CaptionDataset | StreamedDataset | None:
     """A set of the Hub: `dataset_id`, and where needed `dataset_config` and column names."""
     if not config.dataset_id:
         raise ConfigError(
             "The dataset 'hub' needs dataset_id, for example dataset_id='user/my-captions'."
         )
-    splits = load_from_hub(config.dataset_id, config.dataset_config)
-    return choose_split(splits, split, config, config.dataset_id)
+    splits = load_from_hub(config.dataset_id, config.dataset_config, config.streaming)
+    return choose_split(splits, split, config, config.dataset_id, _cache_folders())
 
 
-def choose_split(splits: Any, split: str, config: DataConfig, name: str) -> CaptionDataset | None:
-    """One split of a `datasets.DatasetDict`, or None. A lone `datasets.Dataset` is "train"."""
+def choose_split(
+    splits: Any, split: str, config: DataConfig, name: str, folders: Sequence[Path] = ()
+) -> Any:
+    """One split of a `datasets.DatasetDict`, or None. A lone `datasets.Dataset` is "train".
+
+    folders: where paths of images have to lie, none: anywhere. A `CaptionDataset`, or of an
+    iterable one a `StreamedDataset`.
+    """
+    import datasets
+
     if not isinstance(splits, dict):
         splits = {"train": splits}
     found = [s for s in _ALSO_CALLED.get(split, (split,)) if s in splits]
@@ -37,16 +48,40 @@ def choose_split(splits: Any, split: str, config: DataConfig, name: str) -> Capt
         raise DataError(
             f"{name} has no split {split!r}{nearest(split, splits)} Splits: {', '.join(splits)}."
         )
+    if isinstance(splits[found[0]], CaptionDataset):
+        return splits[found[0]]
+    name = f"{name} {found[0]}"
+    if isinstance(splits[found[0]], datasets.IterableDataset):
+        from captionkit.data.streaming import StreamedDataset
+
+        return StreamedDataset.from_hf(splits[found[0]], name, config, None)
     return CaptionDataset.from_hf(
-        splits[found[0]], f"{name} {found[0]}", config.image_column, config.caption_column
-    )
+        splits[found[0]], name, config.image_column, config.caption_column, folders,
+        config.allow_outside_paths, config.allow_urls,
+    )  # fmt: skip
 
 
-def load_from_hub(dataset_id: str, dataset_config: str | None) -> Any:
+def _cache_folders() -> list[Path]:
+    """Where `datasets` unpacks what it fetched: a hub set names no other files of this machine."""
+    import datasets
+    from huggingface_hub import constants
+
+    return [
+        Path(folder).absolute()
+        for folder in (
+            datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH,
+            datasets.config.EXTRACTED_DATASETS_PATH, constants.HF_HUB_CACHE,
+        )
+    ]  # fmt: skip
+
+
+def load_from_hub(dataset_id: str, dataset_config: str | None, streaming: bool = False) -> Any:
     """All splits as a `datasets.DatasetDict`. Raises HubError in one line, or ConfigError."""
     import datasets
 
     try:
+        if streaming:
+            return datasets.load_dataset(dataset_id, dataset_config, streaming=True)
         return datasets.load_dataset(dataset_id, dataset_config)
     except Exception as error:  # of datasets, huggingface_hub, requests, httpx, pyarrow, ...
         raise _explained(error, dataset_id, dataset_config) from None

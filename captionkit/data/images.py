@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from captionkit.data.fetch import fetch, is_url
 from captionkit.errors import ImageError
 
 if TYPE_CHECKING:
     from captionkit.types import ImageSource
-
-URL_SECONDS = 30
-URL_BYTES = 64 * 2**20
 
 _ORIENTATION = 0x0112  # EXIF tag; its values say how the stored pixels have to be turned
 _UPRIGHT = {
@@ -37,10 +31,11 @@ _UPRIGHT = {
 def open_image(source: ImageSource, allow_urls: bool = False) -> Image.Image:
     """Open a path, encoded bytes, a PIL image, an array or (if allowed) an http(s) URL.
 
-    Arrays are `(height, width)` or `(height, width, 1 | 3 | 4)`: uint8, uint16, bool, or float in
-    [0, 1]. Transparency is composited on white, 16 bits are scaled to 8, the EXIF orientation is
-    applied, and of an animation the first frame is taken. Raises ImageError, which names the
-    source and the reason.
+    Also anything with a method `read_bytes`, such as an image that lies inside an archive. Arrays
+    are `(height, width)` or `(height, width, 1 | 3 | 4)`: uint8, uint16, bool, or float in [0, 1].
+    Transparency is composited on white, 16 bits are scaled to 8, the EXIF orientation is applied,
+    and of an animation the first frame is taken. Raises ImageError, which names the source and the
+    reason.
     """
     try:
         if isinstance(source, Image.Image):
@@ -64,11 +59,6 @@ def encode_png(source: ImageSource) -> bytes:
     return buffer.getvalue()
 
 
-def is_url(source: object) -> bool:
-    """Whether a source is an http(s) address."""
-    return isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))
-
-
 def describe(source: object) -> str:
     """A source in a few words, for messages."""
     if isinstance(source, Image.Image):
@@ -87,10 +77,11 @@ def _file(source: object, allow_urls: bool) -> Path | io.BytesIO:
     if is_url(source):
         if not allow_urls:
             raise ImageError("it is a URL, and a dataset's URLs are not fetched; download it first")
-        return io.BytesIO(_fetch(str(source)))
+        return _content(fetch(str(source)))
+    if hasattr(source, "read_bytes") and not isinstance(source, os.PathLike):
+        return _content(source.read_bytes())
     if isinstance(source, (bytes, bytearray)):
-        _check_start(bytes(source[:16]))
-        return io.BytesIO(source)
+        return _content(source)
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(
             f"expected a path, a URL, bytes, a PIL image or a numpy array, "
@@ -108,34 +99,14 @@ def _file(source: object, allow_urls: bool) -> Path | io.BytesIO:
     return path
 
 
+def _content(content: bytes | bytearray) -> io.BytesIO:
+    _check_start(bytes(content[:16]))
+    return io.BytesIO(content)
+
+
 def _check_start(start: bytes) -> None:
     if not start:
         raise ImageError("it is empty (0 bytes)")
-
-
-def _fetch(url: str) -> bytes:
-    # the time limit of urlopen is for one read; a server that drips needs one over all of them
-    deadline = time.monotonic() + URL_SECONDS
-    request = urllib.request.Request(url, headers={"User-Agent": "captionkit"})
-    content = bytearray()
-    try:
-        with urllib.request.urlopen(request, timeout=URL_SECONDS) as response:
-            while chunk := response.read1(2**16):
-                content += chunk
-                if len(content) > URL_BYTES:
-                    raise ImageError(f"it is larger than {URL_BYTES // 2**20} MiB")
-                if time.monotonic() > deadline:
-                    raise ImageError(f"it took longer than {URL_SECONDS} s")
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise ImageError(f"the server answered {error.code} {error.reason}") from None
-    except TimeoutError:
-        raise ImageError(f"the server did not answer within {URL_SECONDS} s") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise ImageError(f"it could not be fetched ({reason})") from None
-    _check_start(bytes(content[:16]))
-    return bytes(content)
 
 
 def _reason(error: Exception) -> str:

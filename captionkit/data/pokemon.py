@@ -6,12 +6,14 @@ go, so the id is a setting, and a local folder always works.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captionkit.data import parquet
 from captionkit.data.dataset import CaptionDataset
 from captionkit.data.files import load_imagefolder
 from captionkit.data.hub import choose_split, load_from_hub
+from captionkit.data.paths import data_folder
+from captionkit.data.shards import holds_shards
 from captionkit.errors import DataError, HubError
 
 if TYPE_CHECKING:
@@ -37,35 +39,17 @@ def load(config: DataConfig, split: str) -> CaptionDataset | None:
     return choose_split(splits, split, config, dataset_id)
 
 
-def _load_local(config: DataConfig, split: str) -> CaptionDataset | None:
+def _load_local(config: DataConfig, split: str) -> Any:
     """A folder that `save_to_disk` wrote, one of Parquet files, or an image folder."""
     import datasets
 
-    folder = Path(str(config.data_dir))
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"data_dir={config.data_dir!r} {what}.")
-    arrow = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    parquet = _parquet_files(folder)
-    if not (arrow or parquet):
-        return load_imagefolder(config, split)
+    folder = data_folder(config.data_dir, "pokemon-blip")
+    if not any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        shards = holds_shards(folder, parquet.ENDINGS)
+        return parquet.load(config, split) if shards else load_imagefolder(config, split)
     try:
-        if arrow:
-            splits = datasets.load_from_disk(str(folder))
-        else:
-            splits = datasets.load_dataset("parquet", data_files=parquet)
+        splits = datasets.load_from_disk(str(folder))
     except Exception as error:  # of datasets, pyarrow, json: a damaged copy
-        kind = "Arrow" if arrow else "Parquet"
         reason = " ".join(str(error).split())[:300]
-        raise DataError(f"The {kind} copy in {folder} cannot be read: {reason}") from None
-    return choose_split(splits, split, config, f"pokemon-blip {folder}")
-
-
-def _parquet_files(folder: Path) -> dict[str, Any]:
-    """Files by split, from their names: train-00000-of-00001.parquet; any other is "train"."""
-    files: dict[str, list[str]] = {}
-    for path in sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]):
-        word = path.stem.split("-")[0]
-        split = word if word in ("train", "validation", "test") else "train"
-        files.setdefault(split, []).append(str(path))
-    return files
+        raise DataError(f"The Arrow copy in {folder} cannot be read: {reason}") from None
+    return choose_split(splits, split, config, f"pokemon-blip {folder}", [folder])

@@ -21,7 +21,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     UTF-8, with or without a byte-order mark. A `.json` file may hold JSON lines or one list of
     objects (then the number is the place in the list). Raises DataError, with the line.
     """
-    text = _text(file)
+    text = read_text(file)
     if file.suffix.lower() in CSV_ENDINGS:
         return _csv(text, file)
     if text.lstrip().startswith("["):
@@ -29,7 +29,8 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     return _json_lines(text, file)
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """A file of UTF-8, with or without a byte-order mark. Raises DataError, with the line."""
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captionkit.data.dataset import CaptionDataset, cache_dir
+from captionkit.data.fetch import RemoteImage
 from captionkit.errors import DataError, ImageError, OutputError
 from captionkit.types import Example
 
@@ -271,8 +272,11 @@ def test_broken_unicode_is_refused():
 
 
 def test_urls_are_refused():
-    with pytest.raises(DataError, match="not fetched"):
-        CaptionDataset.from_pairs([("https://example.org/a.jpg", "text")], "made")
+    pairs = [("https://example.org/a.jpg", "text")]
+    with pytest.raises(DataError, match="only with allow_urls"):
+        CaptionDataset.from_pairs(pairs, "made")
+    dataset = CaptionDataset.from_pairs(pairs, "made", allow_urls=True)
+    assert dataset[0] == Example(RemoteImage("https://example.org/a.jpg"), ("text",), pairs[0][0])
 
 
 # ---- pairs

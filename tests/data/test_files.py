@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from captionkit.data.fetch import RemoteImage
 from captionkit.data.files import load_csv, load_imagefolder, load_jsonl
 from captionkit.data.tables import read_rows
 from captionkit.errors import DataError, ImageError
@@ -320,6 +321,38 @@ def test_paths_that_leave_the_data_folder_are_refused(tmp_path):
     file = write_jsonl(data / "t.jsonl", *rows)
     dataset = load_jsonl(DataConfig(train_file=file, data_dir=str(tmp_path)), "train")
     assert dataset.image_ids == ["data/a.jpg", "outside/a.jpg"]
+
+
+def test_paths_that_leave_the_data_folder_may_be_allowed(tmp_path):
+    data, outside = tmp_path / "data", tmp_path / "outside"
+    draw(outside / "a.jpg", 9)
+    draw(data / "a.jpg")
+    rows = [{"image": path, "caption": path} for path in ("../outside/a.jpg", "a.jpg")]
+    rows.append({"image": str(outside / "a.jpg"), "caption": "again"})
+    file = write_jsonl(data / "t.jsonl", *rows)
+    dataset = load_jsonl(DataConfig(train_file=file, allow_outside_paths=True), "train")
+    assert captions(dataset) == {
+        (outside / "a.jpg").as_posix(): ("../outside/a.jpg", "again"),
+        "a.jpg": ("a.jpg",),
+    }
+    assert dataset[0].image.size == (4, 3)
+    # what is missing there is missing
+    file = write_jsonl(data / "t.jsonl", *rows, {"image": "../none.jpg", "caption": "x"})
+    with pytest.raises(DataError, match=r"1 \(.*none\.jpg\)"):
+        load_jsonl(DataConfig(train_file=file, allow_outside_paths=True), "train")
+
+
+def test_urls_are_sources_only_where_allowed(tmp_path):
+    draw(tmp_path / "a.jpg")
+    url = "https://photos.example/x/b.jpg"
+    rows = [{"image": path, "caption": path} for path in (url, "a.jpg", url)]
+    file = write_jsonl(tmp_path / "t.jsonl", *rows)
+    with pytest.raises(DataError, match=r"line 1: https://photos.*only with allow_urls"):
+        load_jsonl(DataConfig(train_file=file), "train")
+    dataset = load_jsonl(DataConfig(train_file=file, allow_urls=True), "train")
+    assert captions(dataset) == {url: (url, url), "a.jpg": ("a.jpg",)}
+    assert dataset[0].source == RemoteImage(url)
+    assert dataset[1].image.size == (4, 3)
 
 
 def test_a_data_folder_behind_a_link(tmp_path):

@@ -208,7 +208,7 @@ def test_pokemon_from_a_folder_that_is_wrong(tmp_path):
     with pytest.raises(DataError, match="no images"):
         pokemon.load(DataConfig(data_dir=str(tmp_path)), "train")
     (tmp_path / "a.parquet").write_bytes(b"not parquet")
-    with pytest.raises(DataError, match="The Parquet copy in"):
+    with pytest.raises(DataError, match="is not a Parquet file"):
         pokemon.load(DataConfig(data_dir=str(tmp_path)), "train")
     (tmp_path / "state.json").write_text("{}")
     with pytest.raises(DataError, match="The Arrow copy in"):

@@ -1,9 +1,6 @@
 import contextlib
-import http.server
 import io
 import struct
-import threading
-import time
 import warnings
 import zlib
 
@@ -12,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from captionkit.data import images
-from captionkit.data.images import encode_png, is_url, open_image
+from captionkit.data.images import encode_png, open_image
 from captionkit.errors import ImageError
 
 RNG = np.random.default_rng(0)
@@ -301,80 +298,38 @@ def test_a_decompression_bomb():
         open_image(content)
 
 
-# ---- URLs
+# ---- URLs and archives
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        if self.path == "/missing":
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.end_headers()
-        if self.path == "/endless":
-            try:
-                while True:
-                    self.wfile.write(b"x" * 2**16)
-            except OSError:
-                return
-        if self.path == "/silent":
-            time.sleep(1)
-        if self.path == "/dripping":
-            for _ in range(20):
-                self.wfile.write(b"x")
-                time.sleep(0.05)
-        self.wfile.write(b"" if self.path == "/empty" else encoded(Image.fromarray(PIXELS), "PNG"))
-
-    def log_message(self, *_):
-        pass
+def test_urls_are_not_opened_unless_allowed(monkeypatch):
+    monkeypatch.setattr(images, "fetch", lambda url: encoded(Image.fromarray(PIXELS), "PNG"))
+    url = "https://example.org/a.png"
+    np.testing.assert_array_equal(array(open_image(url, allow_urls=True)), PIXELS)
+    with pytest.raises(ImageError, match=r"Cannot read https://example\.org/a\.png.*not fetched"):
+        open_image(url)
 
 
-@pytest.fixture(scope="module")
-def address():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+class InAnArchive:
+    def __init__(self, content):
+        self.content = content
+
+    def __str__(self):
+        return "a.png in b.zip"
+
+    def read_bytes(self):
+        if isinstance(self.content, Exception):
+            raise self.content
+        return self.content
 
 
-def test_a_url_is_fetched_only_where_allowed(address):
-    np.testing.assert_array_equal(array(open_image(f"{address}/a", allow_urls=True)), PIXELS)
-    with pytest.raises(ImageError, match="not fetched"):
-        open_image(f"{address}/a")
-
-
-def test_urls_that_give_no_image(address, monkeypatch):
-    monkeypatch.setattr(images, "URL_BYTES", 2**18)
-    for path, message in {
-        "/missing": "answered 404",
-        "/empty": "0 bytes",
-        "/endless": "larger than",
-    }.items():
-        with pytest.raises(ImageError, match=message) as error:
-            open_image(address + path, allow_urls=True)
-        assert address + path in str(error.value)
-    monkeypatch.setattr(images, "URL_SECONDS", 0.3)
-    with pytest.raises(ImageError, match="longer than"):
-        open_image(f"{address}/dripping", allow_urls=True)
-    with pytest.raises(ImageError, match="did not answer within"):
-        open_image(f"{address}/silent", allow_urls=True)
-
-
-def test_a_server_that_is_not_there():
-    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
-        port = server.server_port
-    with pytest.raises(ImageError, match="could not be fetched"):
-        open_image(f"http://127.0.0.1:{port}/a.jpg", allow_urls=True)
-    for url in ("http://", "http://a b/c.jpg", "http://[::1/x.jpg", "http://a:port/"):
-        with pytest.raises(ImageError, match="Cannot read http://"):
-            open_image(url, allow_urls=True)
-
-
-def test_what_is_a_url():
-    assert is_url("http://a")
-    assert is_url("HTTPS://a/b.jpg")
-    assert not is_url("file:///etc/passwd")
-    assert not is_url("a.jpg")
-    assert not is_url(b"http://a")
+def test_whatever_has_bytes():
+    content = encoded(Image.fromarray(PIXELS), "PNG")
+    np.testing.assert_array_equal(array(open_image(InAnArchive(content))), PIXELS)
+    for bad, message in (
+        (b"", "0 bytes"),
+        (b"words", "not an image"),
+        (FileNotFoundError(2, "No such file"), "No such file"),
+        (ImageError("the archive is damaged"), "the archive is damaged"),
+    ):
+        with pytest.raises(ImageError, match=rf"Cannot read a\.png in b\.zip: .*{message}"):
+            open_image(InAnArchive(bad))

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -109,18 +110,35 @@ def test_names_are_guessed(folder, monkeypatch):
         {"train_file": "a.json", "data_dir": "x"},
         {"data_dir": str(folder)},
         {"dataset_id": "user/set"},
+        {"train_file": "a.parquet"},
+        {"train_file": "shards/{00..10}.tar"},
+        {"train_file": "a.tar.gz"},
     ):
         load_splits(DataConfig(**settings), seed=0)
         load_splits(DataConfig(**settings, dataset="critters"), seed=0)
     (folder / "annotations" / "captions_val2014.json").touch()
     load_splits(DataConfig(data_dir=str(folder)), seed=0)
     load_splits(DataConfig(dataset="user/set"), seed=0)
+    shutil.rmtree(folder / "annotations")
     names = list(dict.fromkeys(asked))
+    asked.clear()
+    for name in ("results.csv", "Flickr8k.token.txt", "x.tar", "y.parquet"):
+        (folder / "new").mkdir(exist_ok=True)
+        (folder / "new" / name).touch()
+        load_splits(DataConfig(data_dir=str(folder / "new")), seed=0)
+        if name in ("x.tar", "y.parquet"):
+            load_splits(DataConfig(train_file=str(folder / "new")), seed=0)
+        shutil.rmtree(folder / "new")
+    assert list(dict.fromkeys(name for name, *_ in asked)) == [
+        "flickr30k", "flickr8k", "webdataset", "parquet",
+    ]  # fmt: skip
     assert [name for name in names if name[0] != "critters"] == [
         ("csv", "csv", None),
         ("jsonl", "jsonl", None),
         ("imagefolder", "imagefolder", None),
         ("hub", "hub", "user/set"),
+        ("parquet", "parquet", None),
+        ("webdataset", "webdataset", None),
         ("coco", "coco", None),
     ]
 
@@ -147,7 +165,10 @@ def test_settings_that_are_wrong(folder):
 
 
 def test_every_source_is_registered():
-    expected = {"critters", "pokemon-blip", "coco", "imagefolder", "jsonl", "csv", "hub"}
+    expected = {
+        "critters", "pokemon-blip", "coco", "imagefolder", "jsonl", "csv", "hub", "flickr8k",
+        "flickr30k", "parquet", "webdataset",
+    }  # fmt: skip
     sources = {source.name: source for source in registry.list_datasets()}
     assert expected <= set(sources)
     assert all(sources[name].ready and sources[name].summary for name in expected)
@@ -197,7 +218,7 @@ def test_data_in_memory_that_is_none(data):
 
 
 def test_a_stream_is_refused():
-    with pytest.raises(DataError, match="without streaming"):
+    with pytest.raises(DataError, match="Load it without streaming=True"):
         load_splits(DataConfig(), 0, table(3).to_iterable_dataset())
 
 

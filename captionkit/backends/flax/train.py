@@ -14,7 +14,7 @@ from captionkit.backends.flax.optimizer import flatten, trained_tensors
 from captionkit.backends.flax.state import on_host
 from captionkit.backends.flax.step import logits_of, shared_out
 from captionkit.backends.flax.trainer import CaptionTrainer
-from captionkit.data.captions import encode_captions
+from captionkit.data.loader import training_rows
 from captionkit.types import TrainingJob
 
 
@@ -30,14 +30,22 @@ def train(job: TrainingJob) -> Path:
         family.tensor_names(config),
         {path: leaf.shape for path, leaf in flatten(model.params).items()},
         recipe.training.freeze,
-        family.UNTRAINED,
+        family.untrained,
+        family.model_type,
     )
     start_id, _, pad_id = family.token_ids(config)
-    batches = TrainingBatches(
-        job.train, _token_ids(job, model), model.preprocess, recipe, start_id, pad_id,
-        len(devices), options.threads, functools.partial(shared_out, devices=devices),
+    order, read = training_rows(
+        job.train, recipe, model.tokenizer, family.text_limit(config), model.preprocess,
+        recipe.training.batch_size, own_start=family.own_start,
     )  # fmt: skip
-    logits = logits_of(family, config, model.preprocess, DTYPES[precision], options.remat)
+    size = (model.preprocess.height, model.preprocess.width)
+    batches = TrainingBatches(
+        order, read, recipe, size, start_id, pad_id,
+        len(devices), functools.partial(shared_out, devices=devices),
+    )  # fmt: skip
+    logits = logits_of(
+        family, config, model.preprocess, DTYPES[precision], recipe.training.gradient_checkpointing
+    )
     trainer = CaptionTrainer(job, model, batches, trained, logits, devices, precision)
     del model  # its first weights
     trainer.run()
@@ -46,21 +54,6 @@ def train(job: TrainingJob) -> Path:
         _save_final(_best(trainer), job)
         trainer.emit("end")
     return job.output_dir
-
-
-def _token_ids(job: TrainingJob, model: Model) -> list[list[list[int]]]:
-    """Token ids by image and caption; a caption too long for the model is a DataError."""
-    captions = [job.train.captions_of(i) for i in range(len(job.train))]
-    image_ids = job.train.image_ids
-    encoded = encode_captions(
-        model.tokenizer,
-        [text for texts in captions for text in texts],
-        max_tokens=job.recipe.training.max_caption_tokens,
-        limit=model.family.text_limit(model.config),
-        names=[image_ids[i] for i, texts in enumerate(captions) for _ in texts],
-    )
-    ids = iter(encoded)
-    return [[next(ids) for _ in texts] for texts in captions]
 
 
 def _best(trainer: CaptionTrainer) -> Model:

@@ -131,7 +131,7 @@ class CaptionTrainer:
         for image_id, reason in update.skipped:
             if self.job.recipe.data.on_bad_image == "stop":
                 raise ImageError(
-                    f"{reason} on_bad_image='skip' goes on without such images"
+                    f"{reason.rstrip('.')}. on_bad_image='skip' goes on without such images"
                     f"{'; resume, from the last checkpoint' if self.step else ''}."
                 )
             self.emit("skip", image_id=image_id, reason=reason)
@@ -143,7 +143,7 @@ class CaptionTrainer:
         self.emit("step", images=update.images)
         self.images_seen += update.images
         if not self.images_seen and not self.step % self.batches.steps_per_epoch:
-            raise DataError(f"None of the {len(self.job.train)} training images could be read.")
+            raise DataError(f"None of the training images of {self.job.train.name} could be read.")
 
     def _settle(self) -> None:
         """Fetch the metrics of the update that was begun last, and log if it is due after it."""

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import shutil
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
-from captionkit.backends.torch.batches import Collate, EpochOrder, TrainingExamples
+from captionkit.backends.torch.batches import TrainingBatches
 from captionkit.backends.torch.device import DTYPES, choose_device, choose_precision
 from captionkit.backends.torch.families import family_of
-from captionkit.backends.torch.options import TorchOptions
 from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.trainer import CaptionTrainer
 from captionkit.backends.torch.weights import load_model, named_as_saved, new_model
-from captionkit.data.captions import encode_captions
+from captionkit.data.loader import training_rows
 from captionkit.data.preprocess import Preprocessor
 from captionkit.errors import ConfigError
+from captionkit.freezing import frozen_tensors
 from captionkit.models import has_weights, load_tokenizer
 from captionkit.recipe import TrainingConfig
 from captionkit.types import TrainingJob
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+# the Trainer's Adafactor takes our learning rate: no relative steps, no scale of the parameters
+_OPTIMIZERS: dict[str, dict[str, str]] = {"adamw": {}, "adafactor": {"optim": "adafactor"}}
 
 
 def train(job: TrainingJob) -> Path:
@@ -47,39 +50,33 @@ def _train(job: TrainingJob) -> Path:
     else:
         model = new_model(job.model, tokenizer, recipe.training.seed, recipe.trust_remote_code)
     freeze(model, recipe.training.freeze)
-    if options.gradient_checkpointing:
-        # renamed in transformers 5.2x
-        new_name = hasattr(model, "activation_checkpointing_enable")
-        name = "activation_checkpointing" if new_name else "gradient_checkpointing"
-        getattr(model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
+    if recipe.training.gradient_checkpointing:
+        checkpoint_activations(model)
     model.generation_config.update(
         max_length=None,
         max_new_tokens=recipe.decoding.max_new_tokens,
         num_beams=recipe.decoding.num_beams,
     )
 
-    # of several processes all have as many batches; one alone needs no filling
-    multiple = args.per_device_train_batch_size * args.world_size if args.world_size > 1 else 1
-    order = EpochOrder(job.train, recipe.data.captions, recipe.training.seed, multiple)
-    examples = TrainingExamples(
-        job.train, _token_ids(job, model, tokenizer), preprocess, len(order)
+    family = family_of(model.config.model_type)
+    order, read = training_rows(
+        job.train, recipe, tokenizer, family.text_limit(model.config), preprocess,
+        args.per_device_train_batch_size, args.process_index, args.world_size, family.OWN_START,
+    )  # fmt: skip
+    size = (preprocess.height, preprocess.width)
+    batches = TrainingBatches(
+        order, read, recipe, tokenizer.pad_token_id, size, family.start_id(model)
     )
     trainer = CaptionTrainer(
-        job, preprocess, order,
+        job, tokenizer, preprocess, batches,
         autocast=None if precision == "fp32" else DTYPES[precision],
         model=model,
         args=args,
-        train_dataset=examples,
-        data_collator=Collate(
-            tokenizer.pad_token_id,
-            (preprocess.height, preprocess.width),
-            family_of(model.config.model_type).start_id(model),
-        ),
-        processing_class=tokenizer,
     )  # fmt: skip
     if job.resume_from:
         trainer.restore(job.resume_from)
-    trainer.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
+    with closing(batches):
+        trainer.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
 
     if not trainer.interrupted:
         _load_best(trainer, job.output_dir)
@@ -103,15 +100,13 @@ def training_arguments(job: TrainingJob, device: torch.device, precision: str) -
         adam_beta1=training.adam_beta1,
         adam_beta2=training.adam_beta2,
         adam_epsilon=training.adam_epsilon,
+        **_OPTIMIZERS[training.optimizer],
         max_grad_norm=training.max_grad_norm,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=device.type == "cpu",
         seed=training.seed,
         torch_compile=options.torch_compile,
-        dataloader_num_workers=_workers(options, device),
-        dataloader_persistent_workers=_workers(options, device) > 0,
-        dataloader_pin_memory=device.type == "cuda",
         # what core decides, shows and keeps
         eval_strategy="no",
         save_strategy="no",
@@ -140,45 +135,24 @@ def batch_size_per_pass(training: TrainingConfig, processes: int) -> int:
     return training.batch_size // passes
 
 
-def freeze(model: Any, patterns: tuple[str, ...]) -> None:
-    """Stop training the tensors whose names match. Raises ConfigError for a pattern without any."""
-    tensors = named_as_saved(model)
-    for pattern in patterns:
-        matched = [p for name, p in tensors.items() if fnmatch.fnmatchcase(name, pattern)]
-        if not matched:
-            names = ", ".join(list(tensors)[:4])
-            raise ConfigError(
-                f"freeze pattern {pattern!r} matches no tensor. Names look like: {names}, ..."
-            )
-        for parameter in matched:
-            parameter.requires_grad = False
-    for name, parameter in tensors.items():  # without a gradient DDP would wait for one
-        if name.startswith(family_of(model.config.model_type).UNUSED):
-            parameter.requires_grad = False
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError("freeze leaves nothing to train. Use fewer patterns.")
+def freeze(model: Any, patterns: Sequence[str]) -> None:
+    """Stop training the tensors whose names match, and those that no caption depends on.
+
+    They get no gradient and no optimizer state, and where nothing before them is trained either no
+    activations are kept for them. Raises ConfigError for a pattern without any tensor.
+    """
+    tensors, config = named_as_saved(model), model.config
+    unused = family_of(config.model_type).unused(config)
+    for name in frozen_tensors(list(tensors), patterns, config.model_type, unused):
+        tensors[name].requires_grad = False
 
 
-def _token_ids(job: TrainingJob, model: Any, tokenizer: Any) -> list[list[list[int]]]:
-    """Token ids by image and caption; a caption too long for the model is a DataError."""
-    captions = [job.train.captions_of(i) for i in range(len(job.train))]
-    image_ids = job.train.image_ids
-    encoded = encode_captions(
-        tokenizer,
-        [text for texts in captions for text in texts],
-        max_tokens=job.recipe.training.max_caption_tokens,
-        limit=family_of(model.config.model_type).text_limit(model.config),
-        names=[image_ids[i] for i, texts in enumerate(captions) for _ in texts],
-    )
-    ids = iter(encoded)
-    return [[next(ids) for _ in texts] for texts in captions]
-
-
-def _workers(options: TorchOptions, device: torch.device) -> int:
-    if options.workers is not None:
-        return options.workers
-    # on a CPU the model itself keeps all cores busy
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+def checkpoint_activations(model: Any) -> None:
+    """Keep a layer's inputs alone, and compute the rest again in the backward pass."""
+    # renamed in transformers 5.2x
+    new_name = hasattr(model, "activation_checkpointing_enable")
+    name = "activation_checkpointing" if new_name else "gradient_checkpointing"
+    getattr(model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
 
 
 def _load_best(trainer: CaptionTrainer, output_dir: Path) -> None:

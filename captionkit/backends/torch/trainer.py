@@ -9,16 +9,19 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import operator
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from captionkit import checkpoints
-from captionkit.backends.torch.batches import EpochOrder
+from captionkit.backends.torch.batches import TrainingBatches
 from captionkit.backends.torch.captioner import TorchCaptioner, normalised, versions
 from captionkit.backends.torch.loss import IGNORED, caption_loss
 from captionkit.data.captions import save_tokenizer
@@ -34,27 +37,33 @@ _STATE = "captionkit-state.json"  # in a checkpoint: the loss since the last log
 class CaptionTrainer(Trainer):
     """A Trainer for one `TrainingJob`.
 
+    tokenizer: the captions'; the Trainer is not given it, for it would put the tokenizer's special
+        tokens in the place of those that the model starts and ends captions with.
     autocast: the dtype that mixed precision computes in, None for fp32.
-    order: the sampler of training; the other arguments are those of `Trainer`.
+    batches: what it trains on; the other arguments are those of `Trainer`.
     """
 
     def __init__(
         self,
         job: TrainingJob,
+        tokenizer: Any,
         preprocess: Preprocessor,
-        order: EpochOrder,
+        batches: TrainingBatches,
         autocast: torch.dtype | None,
         model: Any,
         args: TrainingArguments,
         **settings: Any,
     ):
-        super().__init__(model=model, args=args, callbacks=[_Timetable(self)], **settings)
+        super().__init__(
+            model=model, args=args, train_dataset=batches, callbacks=[_Timetable(self)], **settings
+        )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # the loss is divided by the update's target tokens
         self.job = job
+        self.caption_tokenizer = tokenizer
         self.preprocess = preprocess
-        self.order = order
-        self.captioner = TorchCaptioner(model, self.processing_class, preprocess, autocast)
+        self.batches = batches
+        self.captioner = TorchCaptioner(model, tokenizer, preprocess, autocast)
         self.plan: Plan  # made when the number of steps is known
         self.interrupted = False
         self.learning_rate = 0.0
@@ -65,30 +74,33 @@ class CaptionTrainer(Trainer):
 
     # ---- data and loss -------------------------------------------------------------------------
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
-        return self.order
+    def get_train_dataloader(self) -> DataLoader:
+        """The batches are whole already, and those of this process: nothing to collate or share."""
+        return DataLoader(self.batches, collate_fn=operator.itemgetter(0))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor]:
         """The batches of one update, and its number of target tokens over all processes."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
-        for batch in batches:
-            for image_id, reason in batch.pop("skipped"):
-                if self.job.recipe.data.on_bad_image == "stop":
-                    raise ImageError(
-                        f"{reason} on_bad_image='skip' goes on without such images"
-                        f"{'; resume, from the last checkpoint' if self.state.global_step else ''}."
-                    )
-                self.emit("skip", image_id=image_id, reason=reason)
+        skipped = [image for batch in batches for image in batch.pop("skipped")]
         counts = torch.tensor(
             [
                 sum(int((batch["labels"] != IGNORED).sum()) for batch in batches),
                 sum(int((batch["labels"] != IGNORED).any(1).sum()) for batch in batches),
+                len(skipped),
             ],
             device=device,
         )
-        tokens, self.images_in_update = self.accelerator.reduce(counts).tolist()
+        tokens, self.images_in_update, bad = self.accelerator.reduce(counts).tolist()
+        # each process sees its own; the main one reports all, and all of them stop
+        for image_id, reason in gather_object(skipped) if bad else ():
+            if self.job.recipe.data.on_bad_image == "stop":
+                raise ImageError(
+                    f"{reason.rstrip('.')}. on_bad_image='skip' goes on without such images"
+                    f"{'; resume, from the last checkpoint' if self.state.global_step else ''}."
+                )
+            self.emit("skip", image_id=image_id, reason=reason)
         self.images_seen += self.images_in_update
         return batches, torch.tensor(max(tokens, 1), device=device)
 
@@ -180,7 +192,7 @@ class CaptionTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         model.save_pretrained(folder, state_dict=state_dict)
-        save_tokenizer(self.processing_class, folder)
+        save_tokenizer(self.caption_tokenizer, folder)
         self.preprocess.save(folder)
 
     def restore(self, checkpoint: Path) -> None:
@@ -241,13 +253,14 @@ class _Timetable(TrainerCallback):
             trainer.evaluate()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # with several processes not every accelerate passes the epoch on to the sampler
-        self.trainer.order.set_epoch(int(state.epoch or 0))
+        self.trainer.batches.epoch = int(state.epoch or 0)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainer = self.trainer
         if not (trainer.images_seen or trainer.job.resume_from or trainer.interrupted):
-            raise DataError(f"None of the {len(trainer.job.train)} training images could be read.")
+            raise DataError(
+                f"None of the training images of {trainer.job.train.name} could be read."
+            )
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # before the scheduler moves on: the rate that this update used

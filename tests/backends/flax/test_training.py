@@ -112,11 +112,18 @@ def test_the_saved_model_is_the_one_that_was_evaluated(result, pairs):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"accumulation_steps": 4}, {"remat": True}, {"threads": 1}, {"devices": 1}]
+    "settings",
+    [
+        {"accumulation_steps": 4},
+        {"gradient_checkpointing": True},
+        {"workers": 1, "image_cache_gb": 0.01},
+        {"devices": 1},
+    ],
 )
 def test_how_it_is_computed_does_not_change_the_result(
-    result, ved_folder, pairs, tmp_path, settings
+    result, ved_folder, pairs, tmp_path, settings, monkeypatch
 ):
+    monkeypatch.setattr("captionkit.data.decoded_cache.LEFT_FREE", 0)
     other = run(ved_folder, pairs, tmp_path / "run", epochs=4, **settings)
     for a, b in zip(without_speed(result.history), without_speed(other.history), strict=True):
         assert a == pytest.approx(b, rel=1e-4)
@@ -291,7 +298,7 @@ def test_no_readable_image_at_all_is_said(ved_folder, tmp_path):
     for i in range(6):
         (tmp_path / f"{i}.jpg").write_bytes(b"no image")
     bad = [(str(tmp_path / f"{i}.jpg"), "unseen words here") for i in range(6)]
-    with pytest.raises(captionkit.CaptionkitError, match="None of the 6 training images"):
+    with pytest.raises(captionkit.CaptionkitError, match="None of the training images of"):
         run(ved_folder, bad, tmp_path / "run", test_size=0, on_bad_image="skip")
 
 
@@ -358,3 +365,23 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run(
     monkeypatch.setattr(checkpoints, "write_manifest", full)
     with pytest.raises(OutputError, match=r"could not be written: .*No space left"):
         run(ved_folder, pairs, tmp_path / "run", epochs=1)
+
+
+def test_a_run_with_adafactor_is_resumed_exactly(ved_folder, pairs, tmp_path):
+    settings = {"optimizer": "adafactor", "max_steps": 4, "save_steps": 2, "logging_steps": 1,
+                "test_size": 0, "weight_decay": 0.1, "freeze": ["encoder"]}  # fmt: skip
+    whole = run(ved_folder, pairs, tmp_path / "whole", **settings)
+    shutil.copytree(whole.output_dir, tmp_path / "again")
+    shutil.rmtree(tmp_path / "again/checkpoint-4")
+    again = run(ved_folder, pairs, tmp_path / "again", resume=True, **settings)
+    first, second = (
+        load_file(result.output_dir / "model.safetensors") for result in (whole, again)
+    )
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert without_speed(whole.history) == without_speed(again.history)
+    start = load_file(ved_folder / "model.safetensors")
+    encoder = {name for name in start if name.startswith("encoder.")}
+    assert {name for name in start if np.array_equal(start[name], first[name])} == encoder
+    info = json.loads((whole.output_dir / "captionkit/run.json").read_text())
+    frozen = sum(start[name].size for name in encoder)
+    assert info["parameters"] - info["trainable"] == frozen
