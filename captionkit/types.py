@@ -48,10 +48,15 @@ class Caption:
 
     `score` is its length-normalised log-probability: the mean, over the generated tokens and
     the end token, of the natural logarithm of the model's own (untempered) probability.
+    `token_probabilities`, where they were asked for, are these tokens one by one: the piece of
+    text that each adds, and its probability. The pieces joined, behind the prompt, are the text.
+    An end token adds no text, nor does one that only begins a character; a caption that was cut
+    off has no end token.
     """
 
     text: str
     score: float
+    token_probabilities: tuple[tuple[str, float], ...] | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -104,7 +109,11 @@ class Captioner(Protocol):
         """Decode and preprocess images once; `caption` and `loss` take the result as `images`."""
 
     def caption(self, images: Any, **decoding: Any) -> list[Caption]:
-        """Caption one image or many; `decoding` are the fields of `Decoding`."""
+        """Caption one image or many; `decoding` are the fields of `Decoding`.
+
+        And `batch_size`, `token_probabilities` (True: each `Caption` has them) and `seeds` (one an
+        image: what is drawn for it then depends on it alone).
+        """
 
     def loss(self, images: Any, captions: Sequence[str | Sequence[str]]) -> tuple[float, int]:
         """Teacher-forced negative log-likelihood, summed over target tokens, and their number.
@@ -137,6 +146,8 @@ class Backend(Protocol):
     name: ClassVar[str]
     model_types: ClassVar[frozenset[str]]  # as in config.json: "git", "vision-encoder-decoder", ...
     options_type: ClassVar[type | None]  # dataclass of the settings that only this backend has
+    # A backend that joins encoders and decoders to one model may have `parts` as well: the model
+    # types of its "encoder" and its "decoder", which `captionkit backends` then shows.
 
     def missing(self) -> str | None:
         """None where the framework is installed, else the command that installs it."""

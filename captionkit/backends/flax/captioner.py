@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy
 
-from captionkit.backends.flax.devices import DTYPES
-from captionkit.backends.flax.generate import generate
+from captionkit.backends.flax.devices import DTYPES, versions
+from captionkit.backends.flax.generate import draws, generate
 from captionkit.backends.flax.loss import IGNORED, caption_loss
 from captionkit.backends.flax.models import family_of
+from captionkit.backends.flax.models.family import Family
 from captionkit.backends.flax.step import normalised
+from captionkit.batch_limit import BatchLimit
+from captionkit.caption_arguments import check_arguments, check_seeds, draw_seed
 from captionkit.data.captions import decoder_pairs, encode_captions
 from captionkit.data.images import open_image
 from captionkit.data.preprocess import Preprocessor
+from captionkit.decode import decode_captions
+from captionkit.decoding_defaults import decoding_defaults
 from captionkit.errors import CheckpointError, ConfigError
 from captionkit.inputs import as_list
 from captionkit.models import load_tokenizer, model_type
+from captionkit.prompt import encode_prompt
 from captionkit.recipe import Decoding
-from captionkit.settings import unknown_setting
 from captionkit.types import Caption
 
 if TYPE_CHECKING:
     from captionkit.types import ImageSource
 
-_DECODING = [field.name for field in dataclasses.fields(Decoding)]
 _LENGTHS = 8  # teacher-forced captions are padded to a multiple of this
 
 
@@ -66,7 +68,7 @@ def load_captioner(
     config = family.config_of(checkpoint)
     preprocess = Preprocessor.from_checkpoint(checkpoint)
     size, expected = (preprocess.height, preprocess.width), family.image_size(config)
-    if size != expected:
+    if expected is not None and size != expected:
         raise CheckpointError(
             f"{checkpoint}: the image processor makes images of {size[0]} x {size[1]} pixels, and "
             f"the model takes {expected[0]} x {expected[1]}. Correct preprocessor_config.json."
@@ -75,28 +77,28 @@ def load_captioner(
     params = jax.tree.map(lambda x: x.astype(DTYPES[dtype or "fp32"]), params)
     return FlaxCaptioner(
         family, config, jax.device_put(params, chosen),
-        load_tokenizer(checkpoint, trust_remote_code), preprocess, dtype or "fp32",
-        decoding_defaults(checkpoint),
+        load_tokenizer(checkpoint, trust_remote_code), preprocess, dtype or "fp32", checkpoint,
     )  # fmt: skip
 
 
 class FlaxCaptioner:
     """Captions images with a Flax model.
 
-    family: the module of its model type. config, params: the model; params on their device.
+    family: of its model type. config, params: the model; params on their device.
     tokenizer: its tokenizer. preprocess: its image preprocessing. dtype: what to compute in.
-    defaults: decoding settings of the checkpoint. key: sampling goes on from it, call by call.
+    checkpoint: the folder that it was loaded from; its decoding settings are the defaults.
+    key: sampling without seeds goes on from it, call by call.
     """
 
     def __init__(
         self,
-        family: ModuleType,
+        family: Family,
         config: Any,
         params: Any,
         tokenizer: Any,
         preprocess: Preprocessor,
         dtype: str = "fp32",
-        defaults: Mapping[str, Any] | None = None,
+        checkpoint: Path | None = None,
         key: jax.Array | None = None,
     ):
         self.family = family
@@ -105,40 +107,72 @@ class FlaxCaptioner:
         self.tokenizer = tokenizer
         self.preprocess = preprocess
         self.dtype = DTYPES[dtype]
-        self.defaults = dict(defaults or {})
+        self.checkpoint = checkpoint
+        self.defaults: Mapping[str, Any] = decoding_defaults(checkpoint) if checkpoint else {}
         self.key = jax.random.key(0) if key is None else key
         self.graphdef, _ = family.abstract(config)
         self._batches: set[int] = set()  # numbers of rows that something is compiled for
+        self._limit = BatchLimit(lambda: self.facts["device"], out_of_memory)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a report says of the captioner."""
+        leaves = jax.tree.leaves(self.params)
+        device = next(iter(leaves[0].devices()), None) if leaves else None
+        return {
+            "backend": "flax",
+            "device": _name(device),
+            "parameters": sum(leaf.size for leaf in leaves),
+            "versions": versions(),
+        }
 
     def encode(self, images: Sequence[ImageSource]) -> EncodedImages:
         """Decode, preprocess and encode images once. Raises `ImageError`."""
         pixels = [self.preprocess(open_image(image, allow_urls=True)) for image in images]
         return self._encode(pixels, self._rows(len(pixels)))
 
-    def caption(self, images: Any, *, batch_size: int = 32, **decoding: Any) -> list[Caption]:
+    def caption(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 32,
+        token_probabilities: bool = False,
+        seeds: Sequence[int] | None = None,
+        **decoding: Any,
+    ) -> list[Caption]:
         """Caption one image or many.
 
         images: a path, URL, PIL image, array or bytes, a list of them, or what `encode` gave.
-        batch_size: images captioned at once.
+        batch_size: images captioned at once; fewer, and a warning, where they do not fit the memory
+            of an accelerator. Greedy search and beams give the same captions whatever it is.
+        token_probabilities: give each caption those of its tokens.
+        seeds: for sampling, an integer an image. Its captions then depend on its seed alone, not
+            on the images beside it. Without seeds the draws come from `key`, which every call
+            moves on. Nothing else depends on them.
         decoding: fields of `Decoding` (num_beams, max_new_tokens, ...); default: the checkpoint's.
 
         Returns one `Caption` an image, in order; with num_return_sequences=n, n in a row for each
         image, best first. Raises `ImageError` for an image that cannot be read.
         """
-        for name in decoding:
-            if name not in _DECODING:
-                raise unknown_setting(name, _DECODING)
-        settings = Decoding(**{**self.defaults, **decoding})
-        if isinstance(images, EncodedImages):
-            parts = self._parts(images, batch_size)
-            return [caption for part in parts for caption in self._caption(part, settings)]
-        sources, captions = as_list(images), []
+        settings = check_arguments(self.defaults, decoding, batch_size)
+        sources = images if isinstance(images, EncodedImages) else as_list(images)
+        numbers = check_seeds(seeds, len(sources))
+        keys = self._keys(settings, numbers, len(sources)) if settings.do_sample else None
+        if isinstance(sources, EncodedImages):
+            return self._caption(sources, settings, keys, token_probabilities, batch_size)
+        captions = []
         for start in range(0, len(sources), batch_size):
             chunk = sources[start : start + batch_size]
             # what is left over is filled up to the size of the others
             rows = batch_size if len(sources) > batch_size else self._rows(len(chunk))
             pixels = [self.preprocess(open_image(image, allow_urls=True)) for image in chunk]
-            captions += self._caption(self._encode(pixels, rows), settings)
+            captions += self._caption(
+                self._encode(pixels, rows),
+                settings,
+                None if keys is None else keys[start : start + batch_size],
+                token_probabilities,
+                batch_size,
+            )
         return captions
 
     def loss(self, images: Any, captions: Sequence[str | Sequence[str]]) -> tuple[float, int]:
@@ -151,55 +185,93 @@ class FlaxCaptioner:
         owners = [row for row, texts in enumerate(many) for _ in texts]
         limit = self.family.text_limit(self.config)
         ids = encode_captions(
-            self.tokenizer, [text for texts in many for text in texts], max_tokens=limit
+            self.tokenizer,
+            [text for texts in many for text in texts],
+            max_tokens=limit,
+            own_start=self.family.own_start,
         )
         start, _, pad = self.family.token_ids(self.config)
         pairs = [decoder_pairs(caption, start) for caption in ids]
-        total, count, rows = 0.0, 0, len(encoded.states)
-        for first in range(0, len(pairs), rows):  # no more rows at once than images
-            inputs, targets = _padded(pairs[first : first + rows], (rows, limit), pad)
-            chosen = numpy.zeros(rows, numpy.int32)
-            chosen[: len(owners[first : first + rows])] = owners[first : first + rows]
-            total += float(
-                _loss(
-                    self.family, self.graphdef, self.params, encoded.states, chosen, inputs, targets
-                )
+
+        def part(first: int, last: int, size: int) -> tuple[float, int]:
+            inputs, targets = _padded(pairs[first:last], (size, limit), pad)
+            chosen = numpy.zeros(size, numpy.int32)
+            chosen[: last - first] = owners[first:last]
+            total = _loss(
+                self.family, self.graphdef, self.params, encoded.states, chosen, inputs, targets
             )
-            count += int((targets != IGNORED).sum())
-        return total, count
+            return float(total), int((targets != IGNORED).sum())
+
+        # as many captions at once as images, the last ones filled up
+        parts = self._limit.run("loss", len(pairs), len(encoded.states), part)
+        return math.fsum(total for total, _ in parts), sum(count for _, count in parts)
 
     # ---- below the surface -----------------------------------------------------------------
 
     def _encode(self, pixels: list[numpy.ndarray], rows: int) -> EncodedImages:
-        self._batches.add(rows)
-        shape = (rows, self.preprocess.height, self.preprocess.width, 3)
-        batch = numpy.zeros(shape, numpy.uint8)
-        for row, image in enumerate(pixels):
-            batch[row] = image
-        states = _encoded(
-            self.family, self.graphdef, self.preprocess, self.dtype, self.params, batch
-        )
-        return EncodedImages(states, len(pixels))
+        def part(first: int, last: int, size: int) -> jax.Array:
+            filled = rows if last - first == len(pixels) else size
+            batch = numpy.zeros(
+                (filled, self.preprocess.height, self.preprocess.width, 3), numpy.uint8
+            )
+            for row, image in enumerate(pixels[first:last]):
+                batch[row] = image
+            states = _encoded(
+                self.family, self.graphdef, self.preprocess, self.dtype, self.params, batch
+            )
+            states = jax.block_until_ready(states)  # where memory runs out, it is here
+            self._batches.add(filled)
+            return states
 
-    def _caption(self, encoded: EncodedImages, settings: Decoding) -> list[Caption]:
-        # past its last text position the model has no embedding
-        limit = min(settings.max_new_tokens, self.family.text_limit(self.config))
-        settings = dataclasses.replace(settings, max_new_tokens=limit)
-        tokens = self.family.token_ids(self.config)
-        key = None
-        if settings.do_sample:
-            self.key, key = jax.random.split(self.key)
-        found = generate(
-            self.family, self.graphdef, self.params, encoded.states, settings, tokens,
-            encoded.count, key,
-        )  # fmt: skip
-        ids, lengths, log_probs = (
-            numpy.asarray(x)[: encoded.count].reshape(-1, *x.shape[2:]) for x in found
+        count = len(pixels)
+        parts = self._limit.run("encode", count, max(1, count), part)
+        if len(parts) == 1:
+            return EncodedImages(parts[0], count)
+        return EncodedImages(jnp.concatenate(parts)[:count], count)
+
+    def _caption(
+        self,
+        encoded: EncodedImages,
+        settings: Decoding,
+        keys: numpy.ndarray | None,
+        token_probabilities: bool,
+        batch_size: int,
+    ) -> list[Caption]:
+        prompt, settings = encode_prompt(
+            self.tokenizer, settings, self.family.text_limit(self.config)
         )
-        kept = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
-        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
-        scores = (log_probs.astype(float) / lengths).tolist()
-        return [Caption(text.strip(), score) for text, score in zip(texts, scores, strict=True)]
+        tokens = self.family.token_ids(self.config)
+
+        def part(first: int, last: int, size: int) -> list[Caption]:
+            states = _filled(encoded, first, last, size)
+            row_keys = None
+            if keys is not None:
+                some = numpy.zeros((len(states), *keys.shape[1:]), numpy.uint32)
+                some[: last - first] = keys[first:last]
+                row_keys = jax.random.wrap_key_data(some, impl="threefry2x32")
+            found = generate(
+                self.family, self.graphdef, self.params, states, settings, tokens, last - first,
+                row_keys, prompt,
+            )  # fmt: skip
+            ids, lengths, log_probs = (
+                numpy.asarray(x)[: last - first].reshape(-1, *x.shape[2:]) for x in found
+            )
+            kept = [row[:n] for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)]
+            logs = [row[:n] for row, n in zip(log_probs.tolist(), lengths.tolist(), strict=True)]
+            return decode_captions(self.tokenizer, kept, logs, token_probabilities, prompt)
+
+        lanes = max(settings.num_beams, settings.num_return_sequences)
+        parts = self._limit.run(("caption", lanes), len(encoded), batch_size, part)
+        return [caption for captions in parts for caption in captions]
+
+    def _keys(self, settings: Decoding, seeds: list[int] | None, images: int) -> numpy.ndarray:
+        """What sampling draws from: uint32 `(images, draws, 2)`."""
+        lanes = draws(settings)
+        if seeds is None:
+            self.key, key = jax.random.split(self.key)
+            return numpy.asarray(jax.random.bits(key, (images, lanes, 2), jnp.uint32))
+        bits = [[draw_seed(seed, lane) for lane in range(lanes)] for seed in seeds]
+        return numpy.array(bits, numpy.uint64).reshape(images, lanes, 1).view(numpy.uint32)
 
     def _rows(self, count: int) -> int:
         """Rows to compute for so many images: a size that is compiled, if not far too large."""
@@ -208,21 +280,18 @@ class FlaxCaptioner:
             return min(compiled)
         return 1 << (count - 1).bit_length() if count <= 8 else -(-count // 8) * 8
 
-    def _parts(self, encoded: EncodedImages, batch_size: int) -> list[EncodedImages]:
-        if encoded.count <= batch_size:
-            return [encoded]
-        filling = jnp.pad(encoded.states, ((0, -len(encoded.states) % batch_size), (0, 0), (0, 0)))
-        return [
-            EncodedImages(
-                filling[start : start + batch_size], min(batch_size, encoded.count - start)
-            )
-            for start in range(0, encoded.count, batch_size)
-        ]
+
+def _filled(encoded: EncodedImages, first: int, last: int, size: int) -> jax.Array:
+    """The states of some of the images; a part has as many rows as the others."""
+    if last - first == len(encoded):
+        return encoded.states
+    states = encoded.states[first:last]
+    return jnp.pad(states, ((0, size - len(states)), *[(0, 0)] * (states.ndim - 1)))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _encoded(
-    family: ModuleType,
+    family: Family,
     graphdef: Any,
     preprocess: Preprocessor,
     dtype: Any,
@@ -234,7 +303,7 @@ def _encoded(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _loss(
-    family: ModuleType,
+    family: Family,
     graphdef: Any,
     params: Any,
     states: jax.Array,
@@ -263,25 +332,16 @@ def _padded(
     return inputs, targets
 
 
-def decoding_defaults(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of its decoding, in our terms.
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the device has no memory left."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
-    From `generation_config.json`; without it from the model's config, where transformers 4 kept it.
-    """
-    file = folder / "generation_config.json"
-    values = json.loads((file if file.is_file() else folder / "config.json").read_text("utf-8"))
-    if not file.is_file():
-        values = {**values.get("decoder", {}), **values}
-    defaults = {
-        name: values[name]
-        for name in _DECODING
-        if values.get(name) is not None and name != "num_return_sequences"
-    }
-    if defaults.get("top_k") == 50 and not defaults.get("do_sample"):
-        defaults.pop("top_k")  # the library's default, not the checkpoint's choice
-    if "max_new_tokens" not in defaults and values.get("max_length") not in (None, 20):
-        defaults["max_new_tokens"] = max(1, values["max_length"] - 1)
-    return defaults
+
+def _name(device: jax.Device | None) -> str:
+    """cpu, gpu:0, ...: as `load` takes it."""
+    if device is None or device.platform == "cpu":
+        return "cpu"
+    return f"{device.platform}:{device.id}"
 
 
 def _device(wanted: str | None) -> jax.Device:

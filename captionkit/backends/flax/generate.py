@@ -7,13 +7,14 @@ have; rows that only fill up a batch count as ended from the start.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from captionkit.backends.flax.models.family import Family
 from captionkit.recipe import Decoding
 
 _NEVER = -1.0e9  # as good as impossible, and still a number
@@ -23,8 +24,8 @@ class Generated(NamedTuple):
     """Captions of a batch, `n` in a row for each image, best first.
 
     ids: `(batch, n, max_new_tokens)` without the start token, padded after the end token.
-    lengths: `(batch, n)` tokens, the end token included. log_probs: `(batch, n)`, the sum of the
-    model's own log-probabilities (nats) of these tokens.
+    lengths: `(batch, n)` tokens, the end token included. log_probs: `(batch, n, max_new_tokens)`,
+    the model's own log-probability (nats) of each of these tokens, zero beyond them.
     """
 
     ids: jax.Array
@@ -33,20 +34,24 @@ class Generated(NamedTuple):
 
 
 def generate(
-    family: ModuleType,
+    family: Family,
     graphdef: Any,
     params: Any,
     encoder_hidden_states: jax.Array,
     settings: Decoding,
     tokens: tuple[int, tuple[int, ...], int],
     count: int | None = None,
-    key: jax.Array | None = None,
+    keys: jax.Array | None = None,
+    prompt: Sequence[int] = (),
 ) -> Generated:
     """Generate captions for encoded images, `(batch, image tokens, width)`.
 
     tokens: (start, end tokens, padding). count: how many of the rows are images; the rest only
-    fills the batch. key: for sampling.
+    fills the batch. keys: for sampling, `(batch, draws)` with a key for each caption, or one for
+    all beams of an image: what is drawn depends on it alone. prompt: tokens that every caption
+    begins with, which are not among those returned.
     """
+    batch = encoder_hidden_states.shape[0]
     loop = _one_by_one if settings.num_beams == 1 else _beam_search
     return loop(
         family, graphdef, params, encoder_hidden_states, tokens,
@@ -58,9 +63,15 @@ def generate(
             jnp.float32(settings.temperature), jnp.float32(settings.top_p),
             jnp.float32(settings.length_penalty), jnp.asarray(settings.early_stopping),
         ),
-        count=jnp.int32(encoder_hidden_states.shape[0] if count is None else count),
-        key=jax.random.key(0) if key is None else key,
+        count=jnp.int32(batch if count is None else count),
+        keys=keys,
+        known=jnp.asarray([tokens[0], *prompt], jnp.int32),
     )  # fmt: skip
+
+
+def draws(settings: Decoding) -> int:
+    """How many keys sampling takes for an image."""
+    return settings.num_return_sequences if settings.num_beams == 1 else 1
 
 
 class _Sampling(NamedTuple):
@@ -84,22 +95,47 @@ _compiled = partial(
 )
 
 
+def _read_known(
+    family: Family, graphdef: Any, params: Any, encoder_hidden_states: jax.Array, lanes: int,
+    length: int, known: jax.Array,
+) -> tuple[Any, Any, jax.Array]:  # fmt: skip
+    """What decoding keeps, a cache with all known tokens in it but the last, and that.
+
+    known: `(tokens,)`, the start token first. The last ones are `(batch, lanes)`.
+    """
+    count, shape = len(known), (encoder_hidden_states.shape[0], lanes)
+    prepared, cache = family.start_decoding(
+        graphdef, params, encoder_hidden_states, lanes, length + count - 1
+    )
+
+    def read(position: jax.Array, cache: Any) -> Any:
+        tokens = jnp.full(shape, known[position])
+        return family.decode_step(graphdef, prepared, cache, tokens, position)[1]
+
+    if count > 1:  # else nothing is compiled for it
+        cache = jax.lax.fori_loop(0, count - 1, read, cache)
+    return prepared, cache, jnp.full(shape, known[-1])
+
+
 # ---- one token after the other ---------------------------------------------------------------
 
 
 @_compiled
 def _one_by_one(
-    family: ModuleType, graphdef: Any, params: Any, encoder_hidden_states: jax.Array,
+    family: Family, graphdef: Any, params: Any, encoder_hidden_states: jax.Array,
     tokens: tuple[int, tuple[int, ...], int], *, lanes: int, kept: int, length: int,
-    sampling: _Sampling | None, numbers: _Numbers, count: jax.Array, key: jax.Array,
+    sampling: _Sampling | None, numbers: _Numbers, count: jax.Array, keys: jax.Array | None,
+    known: jax.Array,
 ) -> Generated:  # fmt: skip
     """Greedy search, or with `sampling` a draw for each lane."""
-    start, ends, pad = tokens
-    batch = encoder_hidden_states.shape[0]
-    prepared, cache = family.start_decoding(graphdef, params, encoder_hidden_states, lanes, length)
+    _, ends, pad = tokens
+    batch, behind = encoder_hidden_states.shape[0], len(known) - 1
+    prepared, cache, last = _read_known(
+        family, graphdef, params, encoder_hidden_states, lanes, length, known
+    )
 
     class State(NamedTuple):
-        position: jax.Array
+        position: jax.Array  # of the generated tokens
         last: jax.Array  # (batch, lanes)
         ended: jax.Array
         found: Generated
@@ -107,14 +143,15 @@ def _one_by_one(
 
     def step(state: State) -> State:
         logits, cache = family.decode_step(
-            graphdef, prepared, state.cache, state.last, state.position
+            graphdef, prepared, state.cache, state.last, state.position + behind
         )
         logits = logits.astype(jnp.float32).reshape(batch, lanes, -1)
         if sampling is None:
             chosen = jnp.argmax(logits, -1)
         else:
-            step_key = jax.random.fold_in(key, state.position)
-            chosen = jax.random.categorical(step_key, _filtered(logits, sampling, numbers))
+            # the largest after Gumbel noise is a draw
+            noise = _noise(keys, state.position, logits.shape[2:])
+            chosen = jnp.argmax(_filtered(logits, sampling, numbers) + noise, -1)
         chosen_logits = jnp.take_along_axis(logits, chosen[..., None], -1)[..., 0]
         log_probs = chosen_logits - jax.nn.logsumexp(logits, -1)
 
@@ -123,7 +160,9 @@ def _one_by_one(
         found = Generated(
             jax.lax.dynamic_update_index_in_dim(state.found.ids, chosen, state.position, 2),
             state.found.lengths + open_,
-            state.found.log_probs + jnp.where(open_, log_probs, 0.0),
+            jax.lax.dynamic_update_index_in_dim(
+                state.found.log_probs, jnp.where(open_, log_probs, 0.0), state.position, 2
+            ),
         )
         ended = state.ended | jnp.isin(chosen, jnp.asarray(ends))
         return State(state.position + 1, chosen, ended, found, cache)
@@ -131,16 +170,24 @@ def _one_by_one(
     found = Generated(
         jnp.full((batch, lanes, length), pad, jnp.int32),
         jnp.zeros((batch, lanes), jnp.int32),
-        jnp.zeros((batch, lanes)),
+        jnp.zeros((batch, lanes, length)),
     )
     ended = jnp.broadcast_to(jnp.arange(batch)[:, None] >= count, (batch, lanes))
-    first = State(jnp.int32(0), jnp.full((batch, lanes), start, jnp.int32), ended, found, cache)
+    first = State(jnp.int32(0), last, ended, found, cache)
     going_on = lambda s: (s.position < length) & ~jnp.all(s.ended)  # noqa: E731
     found = jax.lax.while_loop(going_on, step, first).found
     if lanes == 1:
         return found
-    best = jnp.argsort(-found.log_probs / jnp.maximum(found.lengths, 1), axis=1)
+    best = jnp.argsort(-found.log_probs.sum(-1) / jnp.maximum(found.lengths, 1), axis=1)
     return jax.tree.map(lambda x: _take_lanes(x, best), found)
+
+
+def _noise(keys: jax.Array, position: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Gumbel noise of a step, `(*keys.shape, *shape)`, each key's its own."""
+    flat = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, position), shape))(
+        keys.reshape(-1)
+    )
+    return flat.reshape(*keys.shape, *shape)
 
 
 def _filtered(logits: jax.Array, sampling: _Sampling, numbers: _Numbers) -> jax.Array:
@@ -165,7 +212,8 @@ class _Beams(NamedTuple):
     """Sequences of `lanes` beams, `(batch, lanes, ...)`.
 
     scores: sums of log-probabilities, those of finished captions divided by length ** penalty;
-    when sampling they are of the tempered and filtered distribution. log_probs: the model's own.
+    when sampling they are of the tempered and filtered distribution. log_probs: the model's own,
+    of each token.
     """
 
     scores: jax.Array
@@ -177,9 +225,10 @@ class _Beams(NamedTuple):
 
 @_compiled
 def _beam_search(
-    family: ModuleType, graphdef: Any, params: Any, encoder_hidden_states: jax.Array,
+    family: Family, graphdef: Any, params: Any, encoder_hidden_states: jax.Array,
     tokens: tuple[int, tuple[int, ...], int], *, lanes: int, kept: int, length: int,
-    sampling: _Sampling | None, numbers: _Numbers, count: jax.Array, key: jax.Array,
+    sampling: _Sampling | None, numbers: _Numbers, count: jax.Array, keys: jax.Array | None,
+    known: jax.Array,
 ) -> Generated:  # fmt: skip
     """Beam search by the rules of transformers, token for token.
 
@@ -187,13 +236,15 @@ def _beam_search(
     with the finished ones if they are among the first `beams`; the best of the rest run on. An
     image is done when no running beam could beat its worst finished caption at today's length.
     """
-    start, ends, pad = tokens
-    batch = encoder_hidden_states.shape[0]
+    _, ends, pad = tokens
+    batch, behind = encoder_hidden_states.shape[0], len(known) - 1
     wanted = max(2, 1 + len(ends)) * lanes
-    prepared, cache = family.start_decoding(graphdef, params, encoder_hidden_states, lanes, length)
+    prepared, cache, last = _read_known(
+        family, graphdef, params, encoder_hidden_states, lanes, length, known
+    )
 
     class State(NamedTuple):
-        position: jax.Array
+        position: jax.Array  # of the generated tokens
         last: jax.Array  # (batch, lanes)
         running: _Beams
         done: _Beams
@@ -207,11 +258,11 @@ def _beam_search(
 
     def step(state: State) -> State:
         logits, cache = family.decode_step(
-            graphdef, prepared, state.cache, state.last, state.position
+            graphdef, prepared, state.cache, state.last, state.position + behind
         )
         candidates, parents, chosen = _candidates(
             logits.astype(jnp.float32).reshape(batch, lanes, -1), state.running, state.position,
-            wanted, sampling, numbers, jax.random.fold_in(key, state.position),
+            wanted, sampling, numbers, keys,
         )  # fmt: skip
         ended = jnp.isin(chosen, jnp.asarray(ends)) | (state.position + 1 >= length)
 
@@ -242,14 +293,13 @@ def _beam_search(
         scores=jnp.full((batch, lanes), _NEVER).at[:, 0].set(0.0),  # all lanes start the same
         ids=jnp.full((batch, lanes, length), pad, jnp.int32),
         lengths=jnp.zeros((batch, lanes), jnp.int32),
-        log_probs=jnp.zeros((batch, lanes)),
+        log_probs=jnp.zeros((batch, lanes, length)),
         finished=jnp.zeros((batch, lanes), bool),
     )
     done = running._replace(
         scores=jnp.full((batch, lanes), _NEVER),
         finished=jnp.broadcast_to(filler[:, None], (batch, lanes)),
     )
-    last = jnp.full((batch, lanes), start, jnp.int32)
     first = State(jnp.int32(0), last, running, done, ~filler, jnp.asarray(False), cache)
     done = jax.lax.while_loop(going_on, step, first).done
     return Generated(done.ids[:, :kept], done.lengths[:, :kept], done.log_probs[:, :kept])
@@ -257,7 +307,7 @@ def _beam_search(
 
 def _candidates(
     logits: jax.Array, running: _Beams, position: jax.Array, wanted: int,
-    sampling: _Sampling | None, numbers: _Numbers, key: jax.Array,
+    sampling: _Sampling | None, numbers: _Numbers, keys: jax.Array | None,
 ) -> tuple[_Beams, jax.Array, jax.Array]:  # fmt: skip
     """The `wanted` best continuations of an image, the beams they continue, and their tokens."""
     batch, lanes, vocab = logits.shape
@@ -268,9 +318,9 @@ def _candidates(
         scored = _filtered(logits - norms, sampling, numbers)
         offsets = running.scores[..., None]
     ranked = scored
-    if sampling is not None:
+    if keys is not None:
         # the largest of perturbed log-probabilities are draws without replacement (Gumbel top-k)
-        ranked = scored + jax.random.gumbel(key, scored.shape)
+        ranked = scored + _noise(keys[:, 0], position, scored.shape[1:])
 
     # first within each beam, then among all: the vocabulary is gone through once
     share = min(wanted, vocab)
@@ -284,8 +334,12 @@ def _candidates(
         scores=_take_lanes(taken.reshape(batch, -1), order),
         ids=jax.lax.dynamic_update_index_in_dim(sequences, chosen, position, 2),
         lengths=jnp.full(chosen.shape, position + 1, jnp.int32),
-        log_probs=_take_lanes(running.log_probs, parents)
-        + _take_lanes(own.reshape(batch, -1), order),
+        log_probs=jax.lax.dynamic_update_index_in_dim(
+            _take_lanes(running.log_probs, parents),
+            _take_lanes(own.reshape(batch, -1), order),
+            position,
+            2,
+        ),
         finished=jnp.zeros(chosen.shape, bool),
     )
     return candidates, parents, chosen

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
 import transformers
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from captionkit.backends.torch.batches import pad_captions
 from captionkit.backends.torch.device import DTYPES, choose_device
 from captionkit.backends.torch.families import family_of
+from captionkit.backends.torch.generate import generate
 from captionkit.backends.torch.loss import IGNORED, caption_loss
 from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.weights import load_model
-from captionkit.data.captions import encode_captions
+from captionkit.batch_limit import BatchLimit
+from captionkit.caption_arguments import check_arguments, check_seeds
+from captionkit.data.captions import encode_captions, frame
 from captionkit.data.images import open_image
 from captionkit.data.preprocess import Preprocessor
+from captionkit.decode import decode_captions
+from captionkit.decoding_defaults import decoding_defaults
 from captionkit.errors import ConfigError
 from captionkit.inputs import as_list
 from captionkit.models import load_tokenizer
+from captionkit.prompt import encode_prompt
 from captionkit.recipe import Decoding
-from captionkit.settings import unknown_setting
 from captionkit.types import Caption
 
 if TYPE_CHECKING:
@@ -69,10 +73,10 @@ def load_captioner(
         raise ConfigError("dtype='fp16' needs a GPU. Use 'fp32' or 'bf16' on a CPU.")
     with quiet_transformers():
         model = load_model(checkpoint, trust_remote_code).to(chosen, DTYPES[dtype or "fp32"])
-    preprocess = Preprocessor.from_checkpoint(checkpoint)
-    captioner = TorchCaptioner(model, load_tokenizer(checkpoint, trust_remote_code), preprocess)
-    captioner.checkpoint = checkpoint
-    return captioner
+    return TorchCaptioner(
+        model, load_tokenizer(checkpoint, trust_remote_code),
+        Preprocessor.from_checkpoint(checkpoint), checkpoint=checkpoint,
+    )  # fmt: skip
 
 
 class TorchCaptioner:
@@ -81,6 +85,7 @@ class TorchCaptioner:
     model: a transformers model of a family that captionkit knows, on its device.
     tokenizer: its tokenizer; preprocess: its image preprocessing.
     autocast: the dtype to compute in, where it is not that of the weights.
+    checkpoint: the folder that it was loaded from; its decoding settings are the defaults.
     """
 
     def __init__(
@@ -89,14 +94,16 @@ class TorchCaptioner:
         tokenizer: Any,
         preprocess: Preprocessor,
         autocast: torch.dtype | None = None,
+        checkpoint: Path | None = None,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.preprocess = preprocess
         self.family = family_of(model.config.model_type)
         self.autocast = autocast
-        self.checkpoint: Path | None = None  # the folder that it was loaded from
-        self.defaults = _decoding_defaults(model.generation_config)
+        self.checkpoint = checkpoint
+        self.defaults: Mapping[str, Any] = decoding_defaults(checkpoint) if checkpoint else {}
+        self._limit = BatchLimit(lambda: str(self.model.device), out_of_memory, free_memory)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -113,31 +120,48 @@ class TorchCaptioner:
         pixels = numpy.stack(
             [self.preprocess(open_image(image, allow_urls=True)) for image in images]
         )
-        device = next(self.model.parameters()).device
-        return self._encode(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device))
+        batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.model.device)
+        parts = self._limit.run(
+            "encode", len(batch), len(batch), lambda first, last, _: self._encode(batch[first:last])
+        )
+        return EncodedImages(batch, None if parts[0] is None else torch.cat(parts))
 
-    def caption(self, images: Any, *, batch_size: int = 32, **decoding: Any) -> list[Caption]:
+    def caption(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 32,
+        token_probabilities: bool = False,
+        seeds: Sequence[int] | None = None,
+        **decoding: Any,
+    ) -> list[Caption]:
         """Caption one image or many.
 
         images: a path, URL, PIL image, array or bytes, a list of them, or what `encode` gave.
-        batch_size: images captioned at once.
+        batch_size: images captioned at once; fewer, and a warning, where they do not fit the memory
+            of an accelerator. Greedy search and beams give the same captions whatever it is.
+        token_probabilities: give each caption those of its tokens.
+        seeds: for sampling, an integer an image. Its captions then depend on its seed alone, not
+            on the images beside it. Without seeds the draws come from torch's global generator
+            (`torch.manual_seed`), in the order of the batches. Nothing else depends on them.
         decoding: fields of `Decoding` (num_beams, max_new_tokens, ...); default: the checkpoint's.
 
         Returns one `Caption` an image, in order; with num_return_sequences=n, n in a row for each
         image, best first. Raises `ImageError` for an image that cannot be read.
         """
-        for name in decoding:
-            if name not in {field.name for field in fields(Decoding)}:
-                raise unknown_setting(name, [field.name for field in fields(Decoding)])
-        settings = Decoding(**{**self.defaults, **decoding})
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size} is not possible: it must be at least 1.")
-        if not isinstance(images, EncodedImages):
-            sources = as_list(images)
-            chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
-            return [c for chunk in chunks for c in self._caption(self.encode(chunk), settings)]
-        parts = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
-        return [c for part in parts for c in self._caption(part, settings)]
+        settings = check_arguments(self.defaults, decoding, batch_size)
+        sources = images if isinstance(images, EncodedImages) else as_list(images)
+        numbers = check_seeds(seeds, len(sources))
+        captions = []
+        for first in range(0, len(sources), batch_size):
+            chunk = sources[first : first + batch_size]
+            captions += self._caption(
+                chunk if isinstance(chunk, EncodedImages) else self.encode(chunk),
+                settings,
+                numbers and numbers[first : first + batch_size],
+                token_probabilities,
+            )
+        return captions
 
     def loss(self, images: Any, captions: Sequence[str | Sequence[str]]) -> tuple[float, int]:
         """Teacher-forced negative log-likelihood (nats), summed over target tokens; their number.
@@ -152,50 +176,61 @@ class TorchCaptioner:
         rows = torch.tensor([row for row, texts in enumerate(many) for _ in texts])
         limit = self.family.text_limit(self.model.config)
         ids = encode_captions(
-            self.tokenizer, [text for texts in many for text in texts], max_tokens=limit
+            self.tokenizer,
+            [text for texts in many for text in texts],
+            max_tokens=limit,
+            own_start=self.family.OWN_START,
         )
-        total, count = 0.0, 0
-        for start in range(0, len(ids), len(encoded)):  # no more rows at once than images
-            chosen = slice(start, start + len(encoded))
+
+        def part(first: int, last: int, _: int) -> tuple[float, int]:
             start_id = self.family.start_id(self.model)
-            batch = pad_captions(ids[chosen], self.tokenizer.pad_token_id, start_id)
+            batch = pad_captions(ids[first:last], self.tokenizer.pad_token_id, start_id)
             labels = batch["labels"].to(encoded.pixels.device)
-            logits = self._logits(encoded[rows[chosen]], batch)
-            total += float(caption_loss(logits, labels))
-            count += int((labels != IGNORED).sum())
-        return total, count
+            logits = self._logits(encoded[rows[first:last]], batch)
+            return float(caption_loss(logits, labels)), int((labels != IGNORED).sum())
+
+        # no more captions at once than images
+        parts = self._limit.run("loss", len(ids), len(encoded), part)
+        return math.fsum(total for total, _ in parts), sum(count for _, count in parts)
 
     # ---- below the surface ---------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _encode(self, pixels: torch.Tensor) -> EncodedImages:
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor | None:
         self.model.eval()
         with self._arithmetic():
-            return EncodedImages(pixels, self.family.encode(self.model, self._pixel_values(pixels)))
+            return self.family.encode(self.model, self._pixel_values(pixels))
 
     @torch.inference_mode()
-    def _caption(self, encoded: EncodedImages, settings: Decoding) -> list[Caption]:
+    def _caption(
+        self,
+        encoded: EncodedImages,
+        settings: Decoding,
+        seeds: list[int] | None,
+        token_probabilities: bool,
+    ) -> list[Caption]:
         self.model.eval()
-        recorder = TokenLogProbs() if settings.num_beams == 1 else None
-        with quiet_transformers(), self._arithmetic():
-            output = self.family.generate(
-                self.model,
-                self._pixel_values(encoded.pixels),
-                encoded.hidden_states,
-                generation_config=self._generation_config(settings),
-                logits_processor=LogitsProcessorList([recorder] if recorder else []),
-            )
-        ids = output.sequences.cpu()
-        generated = generated_mask(ids, self._end_ids())
-        if recorder:
-            log_probs = recorder.finish(output.sequences).cpu()
-        else:
-            log_probs = self._teacher_forced(encoded, ids, generated, settings)
-        scores = (log_probs * generated).sum(1) / generated.sum(1)
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [
-            Caption(text.strip(), score) for text, score in zip(texts, scores.tolist(), strict=True)
-        ]
+        limit = self.family.text_limit(self.model.config)
+        prompt, settings = encode_prompt(self.tokenizer, settings, limit)
+        prefix = [*self._start(), *prompt] if prompt else None
+
+        def part(first: int, last: int, _: int) -> list[Caption]:
+            chosen = encoded[first:last]
+            with quiet_transformers(), self._arithmetic():
+                found = generate(
+                    self.family,
+                    self.model,
+                    self._pixel_values(chosen.pixels),
+                    chosen.hidden_states,
+                    settings,
+                    seeds and seeds[first:last],
+                    prefix,
+                )
+            return decode_captions(self.tokenizer, *found, token_probabilities, prompt)
+
+        lanes = max(settings.num_beams, settings.num_return_sequences)
+        parts = self._limit.run(("caption", lanes), len(encoded), len(encoded), part)
+        return [caption for captions in parts for caption in captions]
 
     @torch.inference_mode()
     def _logits(self, encoded: EncodedImages, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -210,26 +245,10 @@ class TorchCaptioner:
                 encoded.hidden_states,
             )
 
-    def _teacher_forced(
-        self,
-        encoded: EncodedImages,
-        ids: torch.Tensor,
-        generated: torch.Tensor,
-        settings: Decoding,
-    ) -> torch.Tensor:
-        """Log-probabilities of generated tokens, `(sequences, length - 1)`, by a forward pass."""
-        repeats = len(ids) // len(encoded)
-        kept = torch.cat([torch.ones(len(ids), 1, dtype=torch.bool), generated], 1)
-        inputs = torch.where(kept, ids, self.tokenizer.pad_token_id)[:, :-1]
-        batch = {"input_ids": inputs, "attention_mask": kept[:, :-1].long()}
-        result = []
-        for start in range(0, len(ids), len(encoded)):
-            rows = torch.arange(start, start + len(encoded)) // repeats
-            chosen = slice(start, start + len(encoded))
-            part = {name: tensor[chosen] for name, tensor in batch.items()}
-            log_probs = self._logits(encoded[rows], part).float().log_softmax(-1).cpu()
-            result.append(log_probs.gather(-1, ids[chosen, 1:].unsqueeze(-1)).squeeze(-1))
-        return torch.cat(result)
+    def _start(self) -> list[int]:
+        """The token that captions start from; a tokenizer may put it there itself."""
+        start_id = self.family.start_id(self.model)
+        return frame(self.tokenizer)[0] if start_id is None else [start_id]
 
     def _pixel_values(self, pixels: torch.Tensor) -> torch.Tensor:
         return normalised(pixels, self.preprocess, self.model.dtype)
@@ -239,71 +258,21 @@ class TorchCaptioner:
             return nullcontext()
         return torch.autocast(self.model.device.type, self.autocast)
 
-    def _end_ids(self) -> torch.Tensor:
-        ends = self.model.generation_config.eos_token_id
-        return torch.tensor(ends if isinstance(ends, list) else [ends])
 
-    def _generation_config(self, settings: Decoding) -> GenerationConfig:
-        own = self.model.generation_config
-        chosen: dict[str, Any] = {
-            # past its last text position the model has no embedding
-            "max_new_tokens": min(
-                settings.max_new_tokens, self.family.text_limit(self.model.config)
-            ),
-            "num_beams": settings.num_beams,
-            "do_sample": settings.do_sample,
-            "num_return_sequences": settings.num_return_sequences,
-            "return_dict_in_generate": True,
-        }
-        if settings.num_beams > 1:
-            chosen |= {
-                "length_penalty": settings.length_penalty,
-                "early_stopping": settings.early_stopping,
-            }
-        if settings.do_sample:
-            chosen |= {
-                "temperature": settings.temperature,
-                "top_p": settings.top_p,
-                "top_k": settings.top_k,
-            }
-        tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-        return GenerationConfig(**chosen, **{name: getattr(own, name) for name in tokens})
+_NO_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
 
 
-class TokenLogProbs(LogitsProcessor):
-    """Records the model's own log-probability of every token that greedy search or sampling took.
-
-    It runs before the processors that sampling adds, so the scores are those of the model, and it
-    keeps two numbers a token rather than a row of the vocabulary.
-    """
-
-    def __init__(self) -> None:
-        self.previous: torch.Tensor | None = None
-        self.taken: list[torch.Tensor] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Note the last token under the distribution before it; pass the scores on."""
-        self._take(input_ids[:, -1])
-        self.previous = scores.float().log_softmax(-1)
-        return scores
-
-    def finish(self, sequences: torch.Tensor) -> torch.Tensor:
-        """`(batch, generated tokens)`: the log-probability of each."""
-        self._take(sequences[:, -1])
-        return torch.stack(self.taken, 1)
-
-    def _take(self, tokens: torch.Tensor) -> None:
-        if self.previous is not None:
-            self.taken.append(self.previous.gather(-1, tokens.unsqueeze(-1)).squeeze(-1))
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the device has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+    )
 
 
-def generated_mask(ids: torch.Tensor, end_ids: torch.Tensor) -> torch.Tensor:
-    """True at each generated token up to and with the first end token, `(batch, length - 1)`.
-
-    ids: `(batch, length)` with the start token in front.
-    """
-    ended = torch.isin(ids[:, 1:], end_ids)
-    return (ended.cumsum(1) - ended.long()) == 0
+def free_memory() -> None:
+    """Give back what torch keeps of the memory of a failed attempt."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def versions() -> dict[str, str]:
@@ -318,19 +287,3 @@ def normalised(
     mean = torch.tensor(preprocess.mean, device=pixels.device).view(1, -1, 1, 1)
     std = torch.tensor(preprocess.std, device=pixels.device).view(1, -1, 1, 1)
     return ((pixels.float() * preprocess.scale - mean) / std).to(dtype)
-
-
-def _decoding_defaults(config: GenerationConfig) -> dict[str, Any]:
-    """What the checkpoint says of its decoding, in our terms."""
-    defaults = {}
-    for field in fields(Decoding):
-        value = getattr(config, field.name, None)
-        if value is not None and field.name != "num_return_sequences":
-            defaults[field.name] = value
-    if defaults.get("top_k") == 50 and not defaults.get("do_sample"):
-        defaults.pop("top_k")  # the library's default, not the checkpoint's choice
-    if "max_new_tokens" not in defaults and config.max_length not in (None, 20):
-        defaults["max_new_tokens"] = max(1, config.max_length - 1)
-    if not math.isfinite(defaults.get("length_penalty", 1.0)):
-        defaults.pop("length_penalty")
-    return defaults

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import captionkit.backends.flax.captioner as module
-from captionkit.backends.flax.captioner import load_captioner
+from captionkit.backends.flax.captioner import load_captioner, out_of_memory
 from captionkit.backends.flax.generate import generate
 from captionkit.errors import CheckpointError, ConfigError, ImageError
 from captionkit.types import Captioner
@@ -137,6 +137,53 @@ def test_every_form_of_an_image_is_taken(captioner, images, tmp_path):
         assert captioner.caption(form, max_new_tokens=4) == expected
     assert captioner.caption([]) == []
     assert captioner.caption(captioner.encode([image]), max_new_tokens=4) == expected
+
+
+def no_room_for_more_than(room, function, at, sizes):
+    """`function` on a device that holds so many rows of its argument number `at`."""
+
+    def tight(*arguments):
+        sizes.append(len(arguments[at]))
+        if sizes[-1] > room:
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 20000000 bytes."
+            )
+        return function(*arguments)
+
+    return tight
+
+
+def test_a_batch_that_does_not_fit_is_halved(ved_folder, images, pairs, monkeypatch):
+    captioner, sizes = load_captioner(ved_folder, "cpu"), []
+    texts = [captions for _, captions in pairs[:5]]
+    expected = captioner.caption(images, max_new_tokens=4), captioner.loss(images, texts)
+    captioner = load_captioner(ved_folder, "cpu")
+    for name, at in (("_encoded", 5), ("generate", 3), ("_loss", 5)):
+        tight = no_room_for_more_than(2, getattr(module, name), at, sizes)
+        monkeypatch.setattr(module, name, tight)
+    with pytest.warns(UserWarning, match=r"images at once do not fit the memory of cpu") as warned:
+        found = captioner.caption(images, max_new_tokens=4), captioner.loss(images, texts)
+    assert len(warned) == 1
+    assert [c.text for c in found[0]] == [c.text for c in expected[0]]
+    assert found[1] == pytest.approx(expected[1], rel=1e-6)
+    sizes.clear()
+    assert captioner.caption(images, max_new_tokens=4) == found[0]  # nor a second warning
+    assert max(sizes) <= 2
+
+
+def test_one_image_that_does_not_fit_is_an_error_of_ours(ved_folder, images, monkeypatch):
+    captioner = load_captioner(ved_folder, "cpu")
+    tight = no_room_for_more_than(0, generate, 3, [])
+    monkeypatch.setattr(module, "generate", tight)
+    with pytest.raises(ConfigError, match=r"one image at a time.*num_beams.*device='cpu'"):
+        captioner.caption(images)
+
+
+def test_an_error_of_jax_itself_is_recognised():
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        jax.block_until_ready(jax.numpy.zeros(2**60, jax.numpy.uint8))
+    assert out_of_memory(caught.value)
+    assert not out_of_memory(ValueError("RESOURCE_EXHAUSTED"))
 
 
 def test_wrong_input_is_explained(captioner, tmp_path):
