@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load,
         score,
     )
+    from captionkit.bulk import caption_files
     from captionkit.data import load_dataset
     from captionkit.data.dataset import CaptionDataset
     from captionkit.errors import CaptionkitError
@@ -29,7 +30,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "finetune": "api", "load": "api", "evaluate": "api", "score": "api", "caption": "api",
-    "FinetuneResult": "api", "Evaluation": "api",
+    "caption_files": "bulk", "FinetuneResult": "api", "Evaluation": "api",
     "load_dataset": "data", "CaptionDataset": "data.dataset",
     "list_backends": "registry", "list_datasets": "registry", "list_metrics": "registry",
     "Recipe": "recipe", "DataConfig": "recipe", "TrainingConfig": "recipe", "Decoding": "recipe",

@@ -45,6 +45,10 @@ class TrainingInterrupted(CaptionkitError):
     """Training was asked to stop; a checkpoint was written first. The message says how to go on."""
 
 
+class CaptioningInterrupted(CaptionkitError):
+    """Bulk captioning was asked to stop; its captions are kept. The message says how to go on."""
+
+
 class DivergedError(CaptionkitError):
     """The loss became infinite or not a number."""
 

@@ -9,17 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_NOTICE = (
-    b"\ncaptionkit: stopping after this step and saving a checkpoint (once more to stop at once)\n"
-)
+_NOTICE = "stopping after this step and saving a checkpoint (once more to stop at once)"
 
 
 @contextmanager
-def stop_requested_by_signal() -> Iterator[Callable[[], bool]]:
+def stop_requested_by_signal(notice: str = _NOTICE) -> Iterator[Callable[[], bool]]:
     """Within the block the first signal only sets what the yielded function returns.
 
-    A second one raises KeyboardInterrupt. Outside the main thread signals cannot be caught and
-    the function returns False.
+    notice: what is said then. A second signal raises KeyboardInterrupt. Outside the main thread
+    signals cannot be caught and the function returns False.
     """
     requested = threading.Event()
 
@@ -28,7 +26,7 @@ def stop_requested_by_signal() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         requested.set()
         # not print: a handler may interrupt another write to the same stream
-        os.write(2, _NOTICE)
+        os.write(2, f"\ncaptionkit: {notice}\n".encode())
 
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set

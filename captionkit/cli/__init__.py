@@ -8,18 +8,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from captionkit import __version__
-from captionkit.cli.captioning import caption, evaluate, report
+from captionkit.cli.caption import caption
+from captionkit.cli.captioning import evaluate, report
+from captionkit.cli.doctor import doctor
+from captionkit.cli.download import download
 from captionkit.cli.listing import backends, datasets, metrics, recipes
 from captionkit.cli.scoring import compare, score
 from captionkit.cli.training import create, finetune
-from captionkit.errors import CaptionkitError, ConfigError, TrainingInterrupted
+from captionkit.errors import (
+    CaptioningInterrupted,
+    CaptionkitError,
+    ConfigError,
+    TrainingInterrupted,
+)
 from captionkit.settings import nearest
 
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+# most return nothing, which is status 0
+_COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     f.__name__: f
     for f in (
-        finetune, create, caption, evaluate, report, score, compare, backends, datasets, metrics,
-        recipes,
+        finetune, create, doctor, caption, evaluate, report, score, compare, backends, datasets,
+        metrics, recipes, download,
     )
 }  # fmt: skip
 
@@ -40,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"There is no command {name!r}{nearest(name, _COMMANDS)}\n{_overview()}"
             )
-        _COMMANDS[name](rest)
-    except TrainingInterrupted as error:
+        return _COMMANDS[name](rest) or 0
+    except (TrainingInterrupted, CaptioningInterrupted) as error:
         print(f"\ncaptionkit: {error}", file=sys.stderr)
         return 130
     except CaptionkitError as error:
@@ -53,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone
         return 0
-    return 0
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,91 +1,16 @@
-"""captionkit caption, evaluate and report"""
+"""captionkit evaluate and report"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from captionkit.cli.form import given_on, parse, print_metrics
-from captionkit.errors import CaptionkitError, ConfigError, DataError
+from captionkit.errors import ConfigError
 from captionkit.recipe import DataConfig, Decoding
-
-
-@dataclasses.dataclass
-class _Caption:
-    images: Annotated[list[str], tyro.conf.Positional]
-    """Image files, folders (searched for images) or URLs."""
-    model: str
-    """A folder that captionkit or transformers wrote, or a hub id."""
-    format: Literal["text", "jsonl", "txt"] = "text"
-    """text and jsonl go to standard output; txt writes a .txt beside each image that has none."""
-    backend: str = "auto"
-    """auto, torch, flax, or a plugin's."""
-    device: str | None = None
-    """cpu, cuda, mps, ...; default: the best there is."""
-    batch_size: int = 16
-    """Images captioned at once."""
-    on_bad_image: Literal["stop", "skip"] = "skip"
-    """An image that cannot be read is named and skipped, or stops the command."""
-    trust_remote_code: bool = False
-    """Run code that comes with the checkpoint."""
-    decoding: Decoding = dataclasses.field(default_factory=Decoding)
-
-
-def caption(arguments: list[str]) -> None:
-    """Caption image files and folders."""
-    given = parse(_Caption, "caption", caption.__doc__, arguments)
-    from captionkit.caption_files import caption_files, find_images
-    from captionkit.data.images import is_url
-
-    if not given.images:
-        raise ConfigError("Which images? Give files, folders or URLs.")
-    if given.batch_size < 1:
-        raise ConfigError(f"--batch-size {given.batch_size} is not possible: at least 1.")
-    found = find_images(given.images)
-    paths = found
-    if given.format == "txt":
-        paths = [path for path in found if not is_url(path) and not _beside(path).exists()]
-    if not paths:
-        print(f"nothing to do: all {len(found)} images have a .txt already", file=sys.stderr)
-        return
-    from captionkit.api import load
-
-    captioner = load(given.model, given.backend, given.device, None, given.trust_remote_code)
-    skipped = 0
-    for path, outcome in caption_files(
-        captioner, paths, given.batch_size, given.on_bad_image, given_on(arguments, given.decoding)
-    ):
-        if isinstance(outcome, CaptionkitError):
-            skipped += 1
-            print(f"captionkit: skipped: {outcome}", file=sys.stderr)
-        elif given.format == "txt":
-            _beside(path).write_text(outcome[0].text + "\n", encoding="utf-8")
-            print(_beside(path), flush=True)
-        else:
-            for candidate in outcome:
-                row = {"image": path, "caption": candidate.text, "score": round(candidate.score, 4)}
-                text = f"{path}: {candidate.text}"
-                print(
-                    json.dumps(row, ensure_ascii=False) if given.format == "jsonl" else text,
-                    flush=True,
-                )
-    if len(paths) < len(found):
-        print(
-            f"captionkit: {len(found) - len(paths)} images kept the .txt they have", file=sys.stderr
-        )
-    if skipped == len(found):
-        raise DataError(f"None of the {len(paths)} images could be read.")
-    if skipped:
-        print(f"captionkit: {skipped} of {len(paths)} images skipped", file=sys.stderr)
-
-
-def _beside(path: str) -> Path:
-    return Path(path).with_suffix(".txt")
 
 
 @dataclasses.dataclass
@@ -128,7 +53,8 @@ def evaluate(arguments: list[str]) -> None:
     print(f"images     {len(result.predictions)}")
     print_metrics(result.metrics)
     if result.skipped:
-        print(f"skipped    {len(result.skipped)} images that cannot be read")
+        log = folder / "skipped.jsonl"
+        print(f"skipped    {len(result.skipped)} images that cannot be read: {log}")
     print(f"report     {folder / 'report.html'}   (open it in a browser)")
 
 

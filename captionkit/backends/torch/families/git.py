@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from captionkit.backends.torch.cache import growing_cache
 from captionkit.errors import CheckpointError
 
-UNUSED: tuple[str, ...] = ()
+OWN_START = True
 
 
 def auto_class() -> Any:
@@ -28,6 +29,11 @@ def check_config(config: PretrainedConfig) -> None:
         )
 
 
+def unused(config: PretrainedConfig) -> tuple[str, ...]:
+    """Every tensor has a part in a caption."""
+    return ()
+
+
 def text_limit(config: PretrainedConfig) -> int:
     """Text positions are counted apart from the image's."""
     return int(config.max_position_embeddings)
@@ -39,6 +45,10 @@ def set_token_ids(config: PretrainedConfig, tokenizer: Any) -> None:
     config.bos_token_id = tokenizer.cls_token_id
     config.eos_token_id = tokenizer.sep_token_id
     config.pad_token_id = tokenizer.pad_token_id
+
+
+def set_generation(model: Any) -> None:
+    """What the checkpoint says is right."""
 
 
 def image_size(config: PretrainedConfig) -> tuple[int, int]:
@@ -78,9 +88,16 @@ def logits(
 
 
 def generate(
-    model: PreTrainedModel, pixel_values: torch.Tensor, hidden_states: None = None, **settings: Any
+    model: PreTrainedModel,
+    pixel_values: torch.Tensor,
+    hidden_states: None = None,
+    prefix: torch.Tensor | None = None,
+    **settings: Any,
 ) -> Any:
-    """Generation starts from the start token alone."""
+    """Generation starts from the start token, or from a prefix."""
+    if prefix is not None:
+        settings["input_ids"] = prefix
+    settings.setdefault("past_key_values", growing_cache())
     return model.generate(pixel_values=pixel_values, **settings)
 
 
