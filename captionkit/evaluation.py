@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captionkit.checkpoints import write_atomically
 from captionkit.errors import DataError, ImageError
@@ -15,8 +15,6 @@ from captionkit.recipe import Decoding
 from captionkit.registry import get_metric
 
 if TYPE_CHECKING:
-    import PIL.Image
-
     from captionkit.data.dataset import CaptionDataset
     from captionkit.types import Captioner, Example
 
@@ -59,9 +57,13 @@ def evaluate_captioner(
 ) -> Evaluation:
     """Caption every image of a dataset and score the captions against all its references.
 
-    Nothing but text and one number an image is kept from a batch. Raises `ImageError` for an
-    image that cannot be read, unless `on_bad_image` is "skip".
+    Nothing but text and one number an image is kept from a batch. A dataset without captions is
+    captioned where no metrics are asked for. Raises `ImageError` for an image that cannot be read,
+    unless `on_bad_image` is "skip".
     """
+    if metrics:
+        dataset.require_captions()
+    with_captions = dataset.has_captions
     scorers = {name: get_metric(name) for name in metrics}
     settings = dataclasses.asdict(decoding or Decoding())
     settings["num_return_sequences"] = 1
@@ -70,12 +72,14 @@ def evaluate_captioner(
     loss_sum, tokens = 0.0, 0
     for start in range(0, len(dataset), batch_size):
         indices = range(start, min(start + batch_size, len(dataset)))
-        examples, images = _readable([dataset[i] for i in indices], on_bad_image, skipped)
+        examples, encoded = _encoded(
+            captioner, [dataset[i] for i in indices], on_bad_image, skipped
+        )
         if examples:
-            encoded = captioner.encode(images)
             captions = captioner.caption(encoded, **settings)
-            nll, count = captioner.loss(encoded, [example.captions for example in examples])
-            loss_sum, tokens = loss_sum + nll, tokens + count
+            if with_captions:
+                nll, count = captioner.loss(encoded, [example.captions for example in examples])
+                loss_sum, tokens = loss_sum + nll, tokens + count
             for example, caption in zip(examples, captions, strict=True):
                 for scorer in scorers.values():
                     scorer.update(caption.text, example.captions)
@@ -85,7 +89,7 @@ def evaluate_captioner(
         on_batch(indices[-1] + 1, len(dataset))
     if not predictions:
         raise DataError(f"None of the {len(dataset)} images of {dataset.name} could be read.")
-    values = {"loss": loss_sum / tokens}
+    values = {"loss": loss_sum / tokens} if with_captions else {}
     for scorer in scorers.values():
         scores = scorer.compute()
         values |= scores.corpus
@@ -95,20 +99,49 @@ def evaluate_captioner(
     return Evaluation(values, predictions, skipped)
 
 
-def _readable(
-    examples: list[Example], on_bad_image: str, skipped: list[tuple[str, str]]
-) -> tuple[list[Example], list[PIL.Image.Image]]:
-    good, images = [], []
+def _encoded(
+    captioner: Captioner,
+    examples: list[Example],
+    on_bad_image: str,
+    skipped: list[tuple[str, str]],
+) -> tuple[list[Example], Any]:
+    """Those examples whose image can be read, and their images as the captioner encoded them."""
+    examples, images = _usable(examples, lambda example: example.image, on_bad_image, skipped)
+    if not images:
+        return [], None
+    try:
+        return examples, captioner.encode(images)
+    except ImageError:  # decoded, but refused by this model's preprocessing
+        image_of = dict(zip(map(id, examples), images, strict=True))
+        examples, _ = _usable(
+            examples, lambda e: captioner.encode([image_of[id(e)]]), on_bad_image, skipped
+        )
+    images = [image_of[id(example)] for example in examples]
+    return examples, captioner.encode(images) if images else None
+
+
+def _usable(
+    examples: list[Example],
+    use: Callable[[Example], Any],
+    on_bad_image: str,
+    skipped: list[tuple[str, str]],
+) -> tuple[list[Example], list[Any]]:
+    good, results = [], []
     for example in examples:
         try:
-            images.append(example.image)
+            results.append(use(example))
         except ImageError as error:
+            reason = str(error)
+            if example.image_id not in reason:
+                reason = f"Image {example.image_id!r}: {reason}"
             if on_bad_image != "skip":
-                raise ImageError(f"{error} on_bad_image='skip' goes on without it.") from None
-            skipped.append((example.image_id, str(error)))
+                raise ImageError(
+                    f"{reason.rstrip('.')}. on_bad_image='skip' goes on without it."
+                ) from None
+            skipped.append((example.image_id, reason))
         else:
             good.append(example)
-    return good, images
+    return good, results
 
 
 class Evaluator:
@@ -153,11 +186,11 @@ class Evaluator:
     def preview(self, captioner: Captioner, count: int = 8) -> None:
         """Caption a few images before the first step, to show beside those after training."""
         chosen = [i * len(self.dataset) // count for i in range(min(count, len(self.dataset)))]
-        examples, images = _readable([self.dataset[i] for i in chosen], "skip", [])
+        examples, encoded = _encoded(captioner, [self.dataset[i] for i in chosen], "skip", [])
         if not examples:
             return
         settings = dataclasses.asdict(self.decoding) | {"num_return_sequences": 1}
-        captions = captioner.caption(captioner.encode(images), **settings)
+        captions = captioner.caption(encoded, **settings)
         before = {e.image_id: c.text for e, c in zip(examples, captions, strict=True)}
         write_atomically(
             self.folder / "before.json", json.dumps(before, ensure_ascii=False, indent=1)
@@ -182,6 +215,18 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
         rows.append(text.encode("utf-8", "backslashreplace").decode("utf-8"))
     write_atomically(folder / "predictions.jsonl", "\n".join(rows) + "\n")
     write_atomically(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
+
+
+def write_skipped(folder: Path, evaluation: Evaluation) -> None:
+    """Write skipped.jsonl, a row for each image that could not be read; none: no file."""
+    rows = [
+        json.dumps({"image_id": image_id, "reason": reason}, ensure_ascii=False)
+        for image_id, reason in evaluation.skipped
+    ]
+    if rows:
+        write_atomically(folder / "skipped.jsonl", "\n".join(rows) + "\n")
+    else:
+        (folder / "skipped.jsonl").unlink(missing_ok=True)  # of an earlier evaluation
 
 
 def read_predictions(folder: Path) -> list[Prediction]:

@@ -147,9 +147,16 @@ def options_types(backend: str) -> dict[str, type]:
     }
 
 
-def summary_of_models(backend: str) -> str:
-    """The model types that a backend runs, in one line."""
-    return ", ".join(sorted(_model_types(backend)))
+def supported_models() -> dict[str, dict[str, frozenset[str]]]:
+    """By backend what it says of itself: "model", "encoder" and "decoder" types."""
+    supported = {}
+    for name in names("backends"):
+        parts = getattr(_try_load("backends", name), "parts", {})
+        supported[name] = {
+            "model": _model_types(name),
+            **{role: frozenset(parts.get(role, ())) for role in ("encoder", "decoder")},
+        }
+    return supported
 
 
 def names(kind: Kind) -> list[str]:

@@ -49,6 +49,11 @@ _GIT_RENAMES = [
     (r"LayerNorm\.beta$", "LayerNorm.bias"),
 ]
 
+_BLIP_RENAMES = [
+    (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+    (r"LayerNorm\.beta$", "LayerNorm.bias"),
+]
+
 # No weights of a captioner: heads of other tasks, the token of masked-image training, and the
 # causal masks that GPT-2 files held before transformers 4.31.
 _VIT_IGNORED = [
@@ -74,17 +79,23 @@ _ROBERTA_IGNORED = [
     r"roberta\.pooler\..*", r"classifier\..*",
     r"lm_head\.decoder\.bias",  # a second name of lm_head.bias
 ]  # fmt: skip
+_BLIP_IGNORED = [
+    r"(?:text_decoder\.bert|vision_model)\.embeddings\.position_ids",
+    r"text_decoder\.cls\.predictions\.decoder\.bias",  # a second name, as in BERT
+]
 # positions, which are no weights, in files of transformers 4.30 and before
 _GIT_IGNORED = [r"git\.(?:image_encoder\.vision_model\.)?embeddings\.position_ids"]
 
 _RENAMES = {
     "vit": _VIT_RENAMES, "deit": _VIT_RENAMES, "clip_vision_model": _CLIP_RENAMES,
     "dinov2": _DINOV2_RENAMES, "gpt2": _GPT2_RENAMES, "bert": _BERT_RENAMES, "git": _GIT_RENAMES,
+    "blip": _BLIP_RENAMES,
     **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), _ROBERTA_RENAMES),
 }  # fmt: skip
 _IGNORED = {
     "vit": _VIT_IGNORED, "deit": _VIT_IGNORED, "clip_vision_model": _CLIP_IGNORED,
     "dinov2": _DINOV2_IGNORED, "gpt2": _GPT2_IGNORED, "bert": _BERT_IGNORED, "git": _GIT_IGNORED,
+    "blip": _BLIP_IGNORED,
     **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), _ROBERTA_IGNORED),
 }  # fmt: skip
 

@@ -74,7 +74,7 @@ class Tracking:
 
     def on_skip(self, image_id: str, reason: str) -> None:
         """Take note of an image that an evaluation skipped."""
-        values = {"image_id": image_id, "reason": reason}
+        values = {"image_id": image_id, "reason": reason, "split": "validation"}
         self(TrainEvent("skip", self.step, 0, 0.0, values))
 
     def on_evaluation_batch(self, done: int, total: int) -> None:
@@ -179,7 +179,7 @@ class ProgressBar:
     def __init__(self) -> None:
         self.bar: Any = None
         self.shown: dict[str, str] = {}
-        self.skipped: set[str] = set()
+        self.skipped: set[tuple[str, str]] = set()
 
     def __call__(self, event: TrainEvent) -> None:
         """Take in one event."""
@@ -208,8 +208,8 @@ class ProgressBar:
         elif event.kind == "evaluate":
             values = "  ".join(f"{k} {v:.4g}" for k, v in event.values.items() if _is_number(v))
             self.bar.write(f"step {event.step}: {values}", file=sys.stderr)
-        elif event.kind == "skip" and event.values["image_id"] not in self.skipped:
-            self.skipped.add(event.values["image_id"])
+        elif event.kind == "skip" and (key := _image_of(event)) not in self.skipped:
+            self.skipped.add(key)
             self.bar.write(f"skipped: {event.values['reason']}", file=sys.stderr)
 
     def evaluating(self, done: int, total: int) -> None:
@@ -224,30 +224,55 @@ class ProgressBar:
             self.bar = None
 
 
+def _image_of(event: TrainEvent) -> tuple[str, str]:
+    return event.values.get("split", "train"), event.values["image_id"]
+
+
 class SkippedImages:
-    """skipped.jsonl: each image that could not be read, once, with the reason."""
+    """skipped.jsonl: each image that could not be read, once, with the reason.
+
+    Both splits may have an image of the same id, which is then another one; of those the key in
+    `reasons` is "validation: " and the id.
+    """
 
     def __init__(self, path: Path, keep: bool = False):
         self.path = path
         self.reasons: dict[str, str] = {}
+        self.seen: set[tuple[str, str]] = set()
         if keep and path.exists():
-            self.reasons = {row["image_id"]: row["reason"] for row in read_history(path)}
+            for row in read_history(path):
+                self._add(row)
         else:
             path.unlink(missing_ok=True)
 
     def __call__(self, event: TrainEvent) -> None:
         """Take in one event."""
-        if event.kind == "skip" and event.values["image_id"] not in self.reasons:
-            self.reasons[event.values["image_id"]] = event.values["reason"]
+        if event.kind == "skip" and self._add(row := {"split": "train", **event.values}):
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(dict(event.values), ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _add(self, row: Mapping[str, Any]) -> bool:
+        """Take note of an image; False where it is known."""
+        split, image_id = row.get("split", "train"), row["image_id"]
+        if (split, image_id) in self.seen:
+            return False
+        self.seen.add((split, image_id))
+        key = f"{split}: {image_id}" if image_id in self.reasons else image_id
+        self.reasons[key] = row["reason"]
+        return True
 
 
 def _parameters(facts: Mapping[str, Any]) -> str:
-    text = f"{facts['parameters'] / 1e6:.1f} M parameters"
-    if facts.get("trainable", facts["parameters"]) != facts["parameters"]:
-        text += f", {facts['trainable'] / 1e6:.1f} M of them trained"
+    count = facts["parameters"]
+    text = f"{_count(count)} parameters"
+    if facts.get("trainable", count) != count:
+        share = facts["trainable"] / count
+        text += f", {_count(facts['trainable'])} of them trained ({share:.1%})"
     return text + (", from scratch" if facts.get("from_scratch") else "")
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"
 
 
 def _is_number(value: Any) -> bool:

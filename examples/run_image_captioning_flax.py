@@ -30,7 +30,8 @@ import captionkit
 
 SCRIPTS_OF_COCO = ("ydshieh/dummy_coco_dataset", "ydshieh/coco_dataset_script", "coco")
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-NO_EFFECT = ("block_size", "overwrite_cache", "use_fast_tokenizer")
+NO_EFFECT = ("overwrite_cache", "use_fast_tokenizer")
+WHOLE_DATASET_GB = 1000.0  # what the images take bounds it, and 5 GB of the disk are left free
 
 
 @dataclass
@@ -44,7 +45,10 @@ class TrainingArguments:
     do_predict: bool = False
     per_device_train_batch_size: int = 8
     per_device_eval_batch_size: int = 8
-    block_size: int = field(default=0, metadata={"help": "No effect: nothing is cached."})
+    block_size: int = field(
+        default=0,
+        metadata={"help": "0: keep decoded training images on disk; else: decode each epoch."},
+    )
     learning_rate: float = 5e-5
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
@@ -171,6 +175,10 @@ def train(
     """Fine-tune, and write the log; returns the folder of the result."""
     import jax
 
+    from captionkit.data.dataset import cache_dir
+
+    kept = "not kept" if training.block_size else f"kept below {cache_dir()}"
+    print(f"block_size={training.block_size}: decoded images are {kept}", file=sys.stderr)
     devices = jax.local_device_count()
     splits = {"train": lower_cased(data, "train", training, data.max_train_samples)}
     if training.do_eval:
@@ -205,7 +213,8 @@ def train(
         save_total_limit=1,
         load_best=False,
         metrics=("rouge",),
-        threads=data.preprocessing_num_workers,
+        workers=data.preprocessing_num_workers,
+        image_cache_gb=0.0 if training.block_size else WHOLE_DATASET_GB,
         **decoding(data),
     )
     with open(result.output_dir / "log", "a", encoding="utf-8") as log:
@@ -218,7 +227,7 @@ def lower_cased(
     data: DataTrainingArguments, split: str, training: TrainingArguments, most: int | None
 ) -> Any:
     """A split with its captions in lower case, the first `most` of them."""
-    import datasets
+    import numpy as np
 
     settings: dict[str, Any] = {}
     name = "coco" if data.dataset_name in SCRIPTS_OF_COCO else data.dataset_name or ""
@@ -231,16 +240,9 @@ def lower_cased(
         dataset_config=data.dataset_config_name, train_file=data.train_file or data.test_file,
         validation_file=data.validation_file, test_file=data.test_file, **settings,
     )  # fmt: skip
-    rows: dict[str, list[Any]] = {"image": [], "caption": [], "image_id": []}
-    left = sys.maxsize if most is None else most
-    for example in found:
-        captions = [caption.lower() for caption in example.captions[:left]]
-        left -= len(captions)
-        if captions:
-            rows["image"].append(example.source)
-            rows["caption"].append(captions)
-            rows["image_id"].append(example.image_id)
-    return datasets.Dataset.from_dict(rows)
+    if most is not None:
+        found = found.keep_captions(np.arange(found.caption_counts().sum()) < most)
+    return found.map_captions(str.lower)
 
 
 def decoding(data: DataTrainingArguments) -> dict[str, int]:

@@ -82,6 +82,30 @@ def test_a_bad_image_stops_or_is_skipped_and_listed(dataset, tmp_path):
         evaluate_captioner(Parrot(TEXTS), only_bad, ["wer"], on_bad_image="skip")
 
 
+class Choosy(Parrot):
+    """Refuses some images that can be decoded, as preprocessing does with very narrow ones."""
+
+    def encode(self, images):
+        if any(image.getpixel((0, 0))[0] in (1, 3) for image in images):
+            raise ImageError("it is too narrow.")
+        return super().encode(images)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
+def test_an_image_that_preprocessing_refuses_is_a_bad_image_too(dataset, batch_size, tmp_path):
+    with pytest.raises(ImageError, match=r"Image '1': it is too narrow\. on_bad_image='skip' goes"):
+        evaluate_captioner(Choosy(TEXTS), dataset, ["wer"], batch_size=batch_size)
+    result = evaluate_captioner(
+        Choosy(TEXTS), dataset, ["wer"], batch_size=batch_size, on_bad_image="skip"
+    )
+    assert [p.image_id for p in result.predictions] == ["0", "2", "4"]
+    assert result.skipped == [
+        ("1", "Image '1': it is too narrow."), ("3", "Image '3': it is too narrow."),
+    ]  # fmt: skip
+    Evaluator(dataset, ["wer"], Decoding(), 2, "stop", tmp_path).preview(Choosy(TEXTS), count=5)
+    assert list(json.loads((tmp_path / "before.json").read_text())) == ["0", "2", "4"]
+
+
 def test_captions_with_odd_characters_survive_the_file(tmp_path):
     texts = ["a \ud800 b", "line\u2028separator", "next\x85line", "snow\nman", 'a "quoted" \\ dog']
     dataset = CaptionDataset.from_pairs([(grey(i), "x") for i in range(5)], "odd")

@@ -37,7 +37,7 @@ def test_quick_commands_start_no_framework(command):
     assert not modules_after(code) & set(FRAMEWORKS)
 
 
-@pytest.mark.parametrize("command", ["finetune", "caption", "evaluate"])
+@pytest.mark.parametrize("command", ["finetune", "caption", "evaluate", "doctor"])
 def test_help_starts_no_framework(command):
     code = (
         "from captionkit.cli import main\n"

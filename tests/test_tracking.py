@@ -69,8 +69,22 @@ def test_skipped_images_are_listed_once_and_kept_over_a_resumption(run):
     tracking = Tracking(run, resume_step=3)
     play(tracking, 4, 6)
     rows = [json.loads(line) for line in run.skipped.read_text().splitlines()]
-    assert rows == [{"image_id": "b.jpg", "reason": "truncated"}]
+    assert rows == [{"split": "train", "image_id": "b.jpg", "reason": "truncated"}]
     assert tracking.skipped == {"b.jpg": "truncated"}
+
+
+def test_an_image_of_each_split_may_have_the_same_id(run):
+    tracking = Tracking(run)
+    play(tracking, 1, 6)
+    for _ in range(2):
+        tracking.on_skip("b.jpg", "empty")
+    rows = [json.loads(line) for line in run.skipped.read_text().splitlines()]
+    assert [(row["split"], row["reason"]) for row in rows] == [
+        ("train", "truncated"), ("validation", "empty"),
+    ]  # fmt: skip
+    wanted = {"b.jpg": "truncated", "validation: b.jpg": "empty"}
+    assert tracking.skipped == wanted
+    assert Tracking(run, resume_step=6).skipped == wanted
 
 
 def test_tensorboard_reads_the_events(run):

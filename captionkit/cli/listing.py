@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from captionkit.cli.form import Nothing, parse
 from captionkit.recipe import Recipe, shipped_recipes
 
 
 def backends(arguments: list[str]) -> None:
-    """Which backends there are, and the commands that install what is missing."""
+    """Which backends there are, what each runs, and what installs the missing ones."""
     from captionkit import registry
 
     parse(Nothing, "backends", backends.__doc__, arguments)
-    rows = [(b.name, b.state, registry.summary_of_models(b.name)) for b in registry.list_backends()]
-    _table(("backend", "state", "model types"), rows)
+    _table(("backend", "state"), [(b.name, b.state) for b in registry.list_backends()])
+    supported = registry.supported_models()
+    print()
+    _table(("model type", *supported), _matrix(supported, "model"))
+    print("\nof a vision-encoder-decoder, which `captionkit create` makes of two checkpoints:\n")
+    for role in ("encoder", "decoder"):
+        _table((role, *supported), _matrix(supported, role))
+        print()
 
 
 def datasets(arguments: list[str]) -> None:
@@ -41,6 +47,17 @@ def recipes(arguments: list[str]) -> None:
     parse(Nothing, "recipes", recipes.__doc__, arguments)
     for name in shipped_recipes():
         print(f"# ---- {name}\n{Recipe.named(name).to_yaml()}")
+
+
+def _matrix(
+    supported: Mapping[str, Mapping[str, frozenset[str]]], what: str
+) -> list[tuple[str, ...]]:
+    """A row a type, with a cell for each backend."""
+    types = sorted(set().union(*(kinds[what] for kinds in supported.values())))
+    return [
+        (kind, *("yes" if kind in kinds[what] else "-" for kinds in supported.values()))
+        for kind in types
+    ]
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -127,6 +127,8 @@ def _guess(config: DataConfig) -> str:
         for name, endings in by_ending.items():
             if file.lower().endswith(endings) or holds_shards(Path(file), endings):
                 return name
+        if config.data_dir and is_coco(Path(config.data_dir)):
+            return "coco"  # a list of ids
         known = [ending for endings in by_ending.values() for ending in endings]
         raise ConfigError(
             f"{file!r} should end in {', '.join(known)}; or say with dataset what it is."

@@ -31,7 +31,7 @@ BLIP: dict[str, Any] = {
     "text_config": {
         "hidden_size": 32, "encoder_hidden_size": 32, "intermediate_size": 64,
         "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 24,
-        "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2,
+        "hidden_dropout_prob": 0.05, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.1,
         "is_decoder": True,
     },
 }  # fmt: skip

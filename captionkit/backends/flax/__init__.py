@@ -20,7 +20,11 @@ class FlaxBackend:
     """JAX: data parallelism over all devices, one compiled step, stacked and scanned layers."""
 
     name: ClassVar[str] = "flax"
-    model_types: ClassVar[frozenset[str]] = frozenset({"vision-encoder-decoder"})
+    model_types: ClassVar[frozenset[str]] = frozenset({"blip", "git", "vision-encoder-decoder"})
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "encoder": ("vit", "deit", "clip_vision_model", "dinov2"),
+        "decoder": ("gpt2", "bert"),
+    }
     options_type: ClassVar[type | None] = FlaxOptions
 
     def missing(self) -> str | None:

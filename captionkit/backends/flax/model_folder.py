@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from captionkit.backends.flax.models import family_of
+from captionkit.backends.flax.models.family import Family
 from captionkit.data.captions import save_tokenizer
 from captionkit.data.preprocess import Preprocessor
 from captionkit.models import has_weights, load_tokenizer, model_type
@@ -17,11 +17,11 @@ from captionkit.recipe import Decoding
 class Model(NamedTuple):
     """Weights, what they are the weights of, and how its text and its images are made.
 
-    family: a module of `models`. params: a nested dict of float32 arrays. generation: the values
+    family: see `models`. params: a nested dict of float32 arrays. generation: the values
     of generation_config.json.
     """
 
-    family: ModuleType
+    family: Family
     config: Any
     params: dict[str, Any]
     tokenizer: Any

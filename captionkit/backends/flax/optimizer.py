@@ -1,4 +1,4 @@
-"""AdamW over the trained tensors: which these are, which of them decay, and one update of them.
+"""The trained tensors: which these are, which of them decay, and the optimizer over them.
 
 Parameters are a flat dict here, by path ("encoder/layers/query/kernel"). Freezing and decay go by
 the names of tensors in model.safetensors; of a stack some layers may be frozen and others not.
@@ -6,7 +6,6 @@ the names of tensors in model.safetensors; of a stack some layers may be frozen 
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from captionkit.errors import ConfigError
+from captionkit.backends.flax.adafactor import adafactor
+from captionkit.freezing import frozen_tensors
 from captionkit.recipe import TrainingConfig
 
 # (name in model.safetensors, path, layer in the stack or None)
@@ -30,12 +30,14 @@ _BIAS_OR_NORM = re.compile(r"bias|(^|\.)(ln_\w+|\w*layer_?norm\w*|\w*_norm|norm)
 class Trained:
     """Which parameters move, by path.
 
-    layers: for each trained path None, or a float32 array `(layers, 1, ...)`, 0 at frozen layers.
+    layers: for each trained path None, or of a stack in part frozen the numbers of the others.
+    stacks: the trained paths with layers in front.
     decays: for each trained path whether weight decay applies.
     count: how many numbers are trained.
     """
 
     layers: Mapping[str, np.ndarray | None]
+    stacks: frozenset[str]
     decays: Mapping[str, bool]
     count: int
 
@@ -45,30 +47,25 @@ def trained_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     freeze: Sequence[str],
     untrained: Sequence[str] = (),
+    model_type: str = "",
 ) -> Trained:
-    """All tensors but those whose names match `freeze` (the recipe's) or `untrained` (the model's).
+    """All tensors but those that the recipe freezes, and those that no caption depends on.
 
-    shapes: of the parameters by path. Raises ConfigError for a pattern that matches no tensor, and
-    where nothing is left.
+    shapes: of the parameters by path. freeze, untrained: see `frozen_tensors`. Raises ConfigError
+    for a pattern that matches no tensor, and where nothing is left.
     """
-    for pattern in freeze:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name, _, _ in names):
-            examples = ", ".join(name for name, _, _ in names[:4])
-            raise ConfigError(
-                f"freeze pattern {pattern!r} matches no tensor. Names look like: {examples}, ..."
-            )
-    frozen = (*freeze, *untrained)
+    frozen = frozen_tensors([name for name, _, _ in names], freeze, model_type, untrained)
     moves: dict[str, list[bool]] = {}
     decays: dict[str, bool] = {}
+    stacks = {"/".join(path) for _, path, layer in names if layer is not None}
     for name, path, _ in sorted(names, key=lambda entry: entry[2] or 0):
-        is_frozen = any(fnmatch.fnmatchcase(name, pattern) for pattern in frozen)
-        moves.setdefault("/".join(path), []).append(not is_frozen)
-        decays["/".join(path)] = decay_applies(name)
+        moves.setdefault("/".join(path), []).append(name not in frozen)
+        # a norm's name may not say so, as visual_projection.1 of GIT
+        decays["/".join(path)] = decay_applies(name) and path[-1] != "scale"
     moves = {path: layers for path, layers in moves.items() if any(layers)}
-    if not moves:
-        raise ConfigError("freeze leaves nothing to train. Use fewer patterns.")
     return Trained(
-        {path: None if all(ls) else _column(ls, shapes[path]) for path, ls in moves.items()},
+        {path: None if all(layers) else np.flatnonzero(layers) for path, layers in moves.items()},
+        frozenset(stacks & moves.keys()),
         {path: decays[path] for path in moves},
         sum(int(np.prod(shapes[path])) * sum(ls) // len(ls) for path, ls in moves.items()),
     )
@@ -79,31 +76,52 @@ def decay_applies(name: str) -> bool:
     return _BIAS_OR_NORM.search(name) is None
 
 
-def adamw(training: TrainingConfig, trained: Trained) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) but for the learning rate."""
-    return optax.chain(
-        optax.scale_by_adam(training.adam_beta1, training.adam_beta2, training.adam_epsilon),
-        optax.add_decayed_weights(training.weight_decay, mask=dict(trained.decays)),
-    )
+def optimizer(training: TrainingConfig, trained: Trained) -> optax.GradientTransformation:
+    """The recipe's optimizer but for the learning rate, with decoupled weight decay.
+
+    AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101.
+    """
+    if training.optimizer == "adafactor":
+        scale = adafactor(trained.stacks)
+    else:
+        scale = optax.scale_by_adam(training.adam_beta1, training.adam_beta2, training.adam_epsilon)
+    decay = optax.add_decayed_weights(training.weight_decay, mask=dict(trained.decays))
+    return optax.chain(scale, decay)
 
 
 def clip(
-    gradients: dict[str, jax.Array], max_norm: float
+    gradients: dict[str, jax.Array], max_norm: float, loss_scale: jax.Array | float = 1.0
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """The gradients scaled down to a global norm of `max_norm` (0: as they are), and the norm."""
-    norm = jnp.sqrt(sum(jnp.square(gradient).sum() for gradient in gradients.values()))
-    if not max_norm:
-        return gradients, norm
-    factor = jnp.minimum(1.0, max_norm / (norm + 1e-6))  # as torch's clip_grad_norm_
+    """The gradients scaled down to a global norm of `max_norm` (0: as they are), and the norm.
+
+    loss_scale: what the loss was multiplied by; gradients and norm are freed of it.
+    """
+    norm = jnp.sqrt(sum(jnp.square(gradient).sum() for gradient in gradients.values())) / loss_scale
+    factor = jnp.float32(1.0)
+    if max_norm:
+        factor = jnp.minimum(1.0, max_norm / (norm + 1e-6))  # as torch's clip_grad_norm_
+    # one factor, which is multiplied in where the gradients are used: no pass of its own
+    factor = factor / loss_scale
     return {path: gradient * factor for path, gradient in gradients.items()}, norm
 
 
-def only_trained(values: dict[str, jax.Array], trained: Trained) -> dict[str, jax.Array]:
-    """Gradients or updates with zeros at the frozen layers of stacks."""
+def moving_part(params: Mapping[str, jax.Array], trained: Trained) -> dict[str, jax.Array]:
+    """Of flat parameters those that are trained; of stacks the layers that are."""
     return {
-        path: value if trained.layers[path] is None else value * trained.layers[path]
-        for path, value in values.items()
+        path: params[path] if layers is None else params[path][layers]
+        for path, layers in trained.layers.items()
     }
+
+
+def put_back(
+    params: Mapping[str, jax.Array], moving: Mapping[str, jax.Array], trained: Trained
+) -> dict[str, jax.Array]:
+    """Flat parameters with the trained ones in their places."""
+    moved = {
+        path: moving[path] if layers is None else params[path].at[layers].set(moving[path])
+        for path, layers in trained.layers.items()
+    }
+    return {**params, **moved}
 
 
 def flatten(params: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -125,7 +143,3 @@ def unflatten(flat: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, 
             place = place.setdefault(part, {})
         place[name] = value
     return nested
-
-
-def _column(layers: list[bool], shape: tuple[int, ...]) -> np.ndarray:
-    return np.array(layers, np.float32).reshape(-1, *[1] * (len(shape) - 1))

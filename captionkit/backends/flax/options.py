@@ -17,12 +17,7 @@ class FlaxOptions:
     images."""
     devices: int | None = None
     """Use so many devices; default: all that JAX sees."""
-    remat: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
-    threads: int | None = None
-    """Threads that decode images ahead of the model. Default: the cores, at most 16."""
 
     def __post_init__(self) -> None:
         check_types(self)
         require(self, "devices", self.devices is None or self.devices >= 1, "at least 1")
-        require(self, "threads", self.threads is None or self.threads >= 1, "at least 1")

@@ -14,10 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from captionkit.backends.flax.loss import IGNORED, caption_loss
 from captionkit.backends.flax.optimizer import (
     Trained,
-    adamw,
     clip,
     flatten,
-    only_trained,
+    moving_part,
+    optimizer,
+    put_back,
     unflatten,
 )
 from captionkit.data.preprocess import Preprocessor
@@ -33,7 +34,7 @@ _FIRST_SCALE, _STEPS_TO_GROW = 2.0**15, 1000
 class TrainState(NamedTuple):
     """All that an update changes.
 
-    params: nested, float32. moments: AdamW's, of the trained tensors. step: updates so far.
+    params: nested, float32. moments: the optimizer's, of the trained tensors. step: updates so far.
     loss_scale, whole_steps: what fp16 multiplies the loss by, and the updates since it last
     changed (always 1 and 0 in other precisions).
     """
@@ -50,7 +51,7 @@ def initial_state(
 ) -> TrainState:
     """The state before the first update."""
     flat = flatten(params)
-    moments = adamw(training, trained).init({path: flat[path] for path in trained.layers})
+    moments = optimizer(training, trained).init(moving_part(flat, trained))
     scale = _FIRST_SCALE if precision == "fp16" else 1.0
     return TrainState(params, moments, jnp.int32(0), jnp.float32(scale), jnp.int32(0))
 
@@ -66,7 +67,7 @@ def train_step(
     trained: Trained,
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update: the gradient of the mean loss of a target token, clipped, into AdamW.
+    """One update: the gradient of the mean loss of a target token, clipped, into the optimizer.
 
     batch: with the passes in front, `pixels` `(passes, rows, height, width, 3)` uint8,
         `input_ids`, `targets` (IGNORED where nothing is learned) and `mask`
@@ -86,14 +87,13 @@ def train_step(
     if axis is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis))
     params = flatten(state.params)
-    moving = {path: params[path] for path in trained.layers}
+    moving = moving_part(params, trained)
     tokens = over_devices((batch["targets"] != IGNORED).sum())
     weight = state.loss_scale / jnp.maximum(tokens, 1)
 
     def pass_loss(moving: dict[str, jax.Array], rows: Batch, key: jax.Array) -> Any:
-        scores = logits(
-            unflatten(params | moving), rows["pixels"], rows["input_ids"], rows["mask"], key
-        )
+        whole = unflatten(put_back(params, moving, trained))
+        scores = logits(whole, rows["pixels"], rows["input_ids"], rows["mask"], key)
         loss = caption_loss(scores, rows["targets"], training.label_smoothing)
         return loss * weight, loss
 
@@ -111,11 +111,9 @@ def train_step(
     else:
         sums, _ = jax.lax.scan(one_pass, sums, (batch, jnp.arange(passes)))
     loss_sum, gradients = over_devices(sums)
-    gradients = jax.tree.map(lambda g: g / state.loss_scale, gradients)
 
-    gradients, norm = clip(only_trained(gradients, trained), training.max_grad_norm)
-    updates, moments = adamw(training, trained).update(gradients, state.moments, moving)
-    updates = only_trained(updates, trained)
+    gradients, norm = clip(gradients, training.max_grad_norm, state.loss_scale)
+    updates, moments = optimizer(training, trained).update(gradients, state.moments, moving)
     moved = {path: value - learning_rate * updates[path] for path, value in moving.items()}
 
     finite = jnp.isfinite(norm)
@@ -123,7 +121,9 @@ def train_step(
         lambda new, old: jnp.where(finite, new, old), (moved, moments), (moving, state.moments)
     )
     scale, whole = _next_scale(state, finite)
-    state = TrainState(unflatten(params | moved), moments, state.step + 1, scale, whole)
+    state = TrainState(
+        unflatten(put_back(params, moved, trained)), moments, state.step + 1, scale, whole
+    )
     metrics = {
         "loss_sum": loss_sum,
         "tokens": tokens,

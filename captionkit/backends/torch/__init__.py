@@ -21,7 +21,12 @@ class TorchBackend:
     """PyTorch: Hugging Face Trainer, one small adapter a model family."""
 
     name: ClassVar[str] = "torch"
-    model_types: ClassVar[frozenset[str]] = frozenset({"git", "vision-encoder-decoder"})
+    model_types: ClassVar[frozenset[str]] = frozenset({"blip", "git", "vision-encoder-decoder"})
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "encoder": ("vit", "deit", "beit", "dinov2", "swin", "clip_vision_model",
+                    "siglip_vision_model"),
+        "decoder": ("gpt2", "bert", "roberta", "xlm-roberta", "camembert"),
+    }  # fmt: skip
     options_type: ClassVar[type | None] = TorchOptions
 
     def missing(self) -> str | None:

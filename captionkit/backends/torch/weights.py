@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import AutoConfig, set_seed
 
 from captionkit.backends.torch.families import family_of
 from captionkit.errors import CheckpointError
+from captionkit.freezing import matching
 from captionkit.models import has_weights
 
 # in files of older versions: constants that are no weights
@@ -41,7 +43,8 @@ def load_model(folder: Path, trust_remote_code: bool = False) -> Any:
         raise CheckpointError(
             f"The model in {folder} cannot be loaded: {_first_lines(error)}"
         ) from error
-    _check_complete(folder, info, family.UNUSED)
+    _check_complete(folder, info, family.unused(config))
+    family.set_generation(model)
     return model.eval()
 
 
@@ -52,9 +55,11 @@ def new_model(folder: Path, tokenizer: Any, seed: int, trust_remote_code: bool =
     family.check_config(config)
     family.set_token_ids(config, tokenizer)
     set_seed(seed)
-    return family.auto_class().from_config(
+    model = family.auto_class().from_config(
         config, dtype=torch.float32, trust_remote_code=trust_remote_code
     )
+    family.set_generation(model)
+    return model
 
 
 def named_as_saved(model: Any) -> dict[str, torch.nn.Parameter]:
@@ -83,13 +88,10 @@ def _config(folder: Path, trust_remote_code: bool) -> Any:
         ) from None
 
 
-def _check_complete(folder: Path, info: dict[str, Any], unused: tuple[str, ...]) -> None:
-    missing = sorted(name for name in info.get("missing_keys", ()) if not name.startswith(unused))
-    unexpected = sorted(
-        name
-        for name in info.get("unexpected_keys", ())
-        if not name.endswith(_BUFFERS) and not name.startswith(unused)
-    )
+def _check_complete(folder: Path, info: dict[str, Any], unused: Sequence[str]) -> None:
+    lacked = set(info.get("missing_keys", ()))
+    unknown = {name for name in info.get("unexpected_keys", ()) if not name.endswith(_BUFFERS)}
+    missing, unexpected = (sorted(names - matching(names, unused)) for names in (lacked, unknown))
     mismatched = sorted(
         f"{name} is {tuple(found)}, the model's {tuple(expected)}"
         for name, found, expected in info.get("mismatched_keys", ())

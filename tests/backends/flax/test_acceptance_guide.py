@@ -102,7 +102,7 @@ def test_the_guides_command_evaluates_every_caption_and_writes_every_file(
     assert all(row["label"] == row["label"].lower() for row in rows)
     # 185 captions, 32 in an update: the last update is a part of one, and is not dropped
     assert "step: 6 | epoch: 1.0" in (output / "log").read_text()
-    assert "block_size has no effect" in capsys.readouterr().err
+    assert "block_size=16384: decoded images are not kept" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.main(["--learning_rte", "1", "--output_dir", str(output)])
     assert "unrecognized arguments: --learning_rte 1" in capsys.readouterr().err
@@ -110,7 +110,7 @@ def test_the_guides_command_evaluates_every_caption_and_writes_every_file(
 
 @pytest.mark.acceptance
 def test_csv_files_and_one_json_argument_memorise_the_training_photos(
-    script, parts, shared_data, tmp_path
+    script, parts, shared_data, tmp_path, capsys
 ):
     coco = shared_data / "coco-mini"
     files = {}
@@ -135,6 +135,7 @@ def test_csv_files_and_one_json_argument_memorise_the_training_photos(
     }  # fmt: skip
     (tmp_path / "all.json").write_text(json.dumps(settings))
     script.main([str(tmp_path / "all.json")])
+    assert "block_size=0: decoded images are kept below" in capsys.readouterr().err
     results = json.loads((output / "test_results.json").read_text())
     assert len(json.loads((output / "test_generation.json").read_text())) == 185
     assert results["test_rougeL"] >= 95

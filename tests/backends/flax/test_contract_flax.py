@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("jax")
 
 from captionkit.testing import BackendContract
-from captionkit.testing.models import GIT, VIT_GPT2
+from captionkit.testing.models import BLIP, GIT, VIT_GPT2
 
 
 class TestGit(BackendContract):
@@ -16,3 +16,8 @@ class TestGit(BackendContract):
 
 class TestVisionEncoderDecoder(BackendContract):
     backend, model = "flax", VIT_GPT2
+
+
+class TestBlip(BackendContract):
+    backend, model = "flax", BLIP
+    learning_rate = 5e-3

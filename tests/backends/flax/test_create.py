@@ -128,10 +128,10 @@ def test_parts_that_do_not_go_together_are_refused(make, parts, tmp_path):
     with pytest.raises(OutputError, match="holds something already"):
         create(vit, gpt2, vit)
     del encoder["vit.encoder.layer.1.output.dense.bias"]
-    encoder["vit.rope"] = np.zeros(3, np.float32)
+    encoder["vit.encoder.layer.2.output.dense.bias"] = np.zeros(3, np.float32)
     make.checkpoint(vit, VIT, encoder)
     with pytest.raises(
-        CheckpointError, match=r"missing.*layer\.1\.output\.dense\.bias\n.*unknown.*rope"
+        CheckpointError, match=r"missing.*layer\.1\.output\.dense\.bias\n.*unknown.*layer\.2\."
     ):
         create(vit, gpt2, tmp_path / "ved")
     (vit / "model.safetensors").unlink()

@@ -74,7 +74,7 @@ def test_finetune_evaluate_and_caption_ones_own_folder(
     capsys.readouterr()
     assert main(["caption", str(photos), "--model", str(out), "--format", "txt"]) == 0
     assert (photos / "a.txt").read_text() == "mine"
-    assert "kept" in capsys.readouterr().err
+    assert "done       2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

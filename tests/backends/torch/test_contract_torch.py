@@ -22,3 +22,4 @@ class TestVisionEncoderDecoder(BackendContract):
 
 class TestBlip(BackendContract):
     backend, model, settings = "torch", BLIP, CPU
+    learning_rate = 5e-3

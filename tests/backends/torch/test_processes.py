@@ -18,10 +18,13 @@ def test_two_processes_give_the_losses_of_one(git_folder, pairs, tmp_path):
     for i, (image, texts) in enumerate(pairs):
         image.save(data / f"{i:02}.png")
         (data / f"{i:02}.txt").write_text(texts[0])
+    for name in "abcdef":  # a is held out, and the second process alone meets d
+        (data / f"{name}.png").write_bytes(b"no image")
+        (data / f"{name}.txt").write_text("never seen")
     command = [
         "-m", "captionkit", "finetune", "--model", str(git_folder), "--data-dir", str(data),
         "--device", "cpu", "--batch-size", "4", "--epochs", "3", "--learning-rate", "1e-3",
-        "--logging-steps", "1", "--metrics", "wer", "--output-dir",
+        "--logging-steps", "1", "--metrics", "wer", "--on-bad-image", "skip", "--output-dir",
     ]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(
@@ -40,3 +43,6 @@ def test_two_processes_give_the_losses_of_one(git_folder, pairs, tmp_path):
             tolerance = 1e-4 if key == "grad_norm" else 1e-5
             assert a[key] == pytest.approx(b[key], rel=tolerance), key
     assert json.loads((tmp_path / "two/captionkit/run.json").read_text())["processes"] == 2
+    for name in ("one", "two"):
+        listed = read_history(tmp_path / name / "captionkit/skipped.jsonl")
+        assert sorted(row["image_id"] for row in listed) == [f"{c}.png" for c in "abcdef"]

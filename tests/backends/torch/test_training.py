@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+import threading
 
 import pytest
 import torch
@@ -144,10 +145,14 @@ def test_gradient_checkpointing_changes_nothing_but_memory(git_folder, pairs, tm
     assert plain.metrics == pytest.approx(again.metrics, rel=1e-5)
 
 
-def test_workers_give_the_same_run(git_folder, pairs, tmp_path):
-    here = run(git_folder, pairs, tmp_path / "a", max_steps=4, captions="all")
-    workers = run(git_folder, pairs, tmp_path / "b", max_steps=4, captions="all", workers=2)
-    assert without_speed(here.history) == without_speed(workers.history)
+def test_neither_workers_nor_the_cache_change_a_run(git_folder, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("captionkit.data.decoded_cache.LEFT_FREE", 0)
+    settings = {"max_steps": 7, "captions": "all", "test_size": 0, "batch_size": 8}
+    one = run(git_folder, pairs, tmp_path / "a", workers=1, **settings)
+    before = threading.active_count()
+    more = run(git_folder, pairs, tmp_path / "b", workers=3, image_cache_gb=0.01, **settings)
+    assert without_speed(one.history) == without_speed(more.history)
+    assert threading.active_count() == before
 
 
 class StopAt:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from captionkit.backends.flax.models.family import Family
 
-_MODULES = {"git": "git", "vision-encoder-decoder": "vision_encoder_decoder"}
+_MODULES = {"blip": "blip", "git": "git", "vision-encoder-decoder": "vision_encoder_decoder"}
 MODEL_TYPES = frozenset(_MODULES)
 
 

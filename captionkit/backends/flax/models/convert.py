@@ -126,19 +126,22 @@ def renamed(
 
 
 def without_tied_head(
-    tensors: Renamed, head: str, embedding: str, where: str, hint: str
+    tensors: Renamed, head: str, embedding: str, where: str, hint: str | None = None
 ) -> Renamed:
     """The tensors with the one matrix that both names stand for under the embedding's alone.
 
     A file may hold it under either name, or under both. hint: where config.json says that they are
-    one. Raises CheckpointError where they differ.
+    one; None: they always are. Raises CheckpointError where they differ.
     """
     if head not in tensors:
         return tensors
     if embedding in tensors and not numpy.array_equal(tensors[embedding], tensors[head]):
+        told = f"In {where} {head} differs from {embedding}, but"
+        if hint is None:
+            raise CheckpointError(f"{told} in this model they are one matrix.")
         raise CheckpointError(
-            f"In {where} {head} differs from {embedding}, but its config says that they are one "
-            f'matrix. Set "tie_word_embeddings": false {hint} if both are meant.'
+            f"{told} its config says that they are one matrix. "
+            f'Set "tie_word_embeddings": false {hint} if both are meant.'
         )
     names = {name: tensors.names[name] for name in tensors if name != head}
     names.setdefault(embedding, tensors.names[head])

@@ -77,6 +77,7 @@ class Family:
     decode_step: `(graphdef, prepared, cache, tokens, position)`, tokens `(batch, lanes)` ->
         (logits `(batch x lanes, vocab)` of the next token, the cache with this position).
     untrained: patterns of tensors that no caption depends on; they are kept as they are.
+    own_start: whether captions keep the start tokens that the tokenizer gives them.
     """
 
     model_type: str
@@ -88,6 +89,7 @@ class Family:
     start_decoding: Callable[..., Any]
     decode_step: Callable[..., Any]
     untrained: tuple[str, ...] = ()
+    own_start: bool = True
 
     # ---- what a model is made of -------------------------------------------------------------
 

@@ -6,20 +6,21 @@ To add a family: write a module with the functions of `Family`, and list it here
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-_MODULES = {"git": "git", "vision-encoder-decoder": "vision_encoder_decoder"}
+_MODULES = {"blip": "blip", "git": "git", "vision-encoder-decoder": "vision_encoder_decoder"}
 
 
 class Family(Protocol):
     """What an adapter module provides."""
 
-    UNUSED: tuple[str, ...]
-    """How the names of tensors begin that a checkpoint may lack, since captioning needs none."""
+    OWN_START: bool
+    """Whether captions keep the start tokens that the tokenizer gives them."""
 
     def auto_class(self) -> Any:
         """The transformers class that loads the model (`from_pretrained`, `from_config`)."""
@@ -27,11 +28,17 @@ class Family(Protocol):
     def check_config(self, config: PretrainedConfig) -> None:
         """Raise CheckpointError for a variant that is not an image captioner."""
 
+    def unused(self, config: PretrainedConfig) -> Sequence[str]:
+        """Patterns of tensors that no caption depends on: a checkpoint may lack them."""
+
     def text_limit(self, config: PretrainedConfig) -> int:
         """The longest caption in tokens, start and end included."""
 
     def set_token_ids(self, config: PretrainedConfig, tokenizer: Any) -> None:
         """Write vocabulary size and special ids into the config of a model made from scratch."""
+
+    def set_generation(self, model: Any) -> None:
+        """Correct the special tokens in the generation config of a model, where it has others."""
 
     def image_size(self, config: PretrainedConfig) -> tuple[int, int]:
         """(height, width) in pixels that the image encoder was made for."""
@@ -65,9 +72,14 @@ class Family(Protocol):
         model: PreTrainedModel,
         pixel_values: torch.Tensor,
         hidden_states: torch.Tensor | None = None,
+        prefix: torch.Tensor | None = None,
         **settings: Any,
     ) -> Any:
-        """The output of `model.generate`; `sequences` start with the tokens before the first."""
+        """The output of `model.generate`; `sequences` start with the tokens before the first.
+
+        prefix: `(batch, length)`, the start token and what else the captions begin with; None: the
+        start token alone.
+        """
 
 
 def family_of(model_type: str) -> ModuleType:

@@ -1,17 +1,34 @@
-"""Any image encoder with a text decoder that attends to it: ViT-GPT2, TrOCR, Donut, ..."""
+"""Any image encoder with a text decoder that attends to it: ViT-GPT2, SigLIP-BERT, TrOCR, ..."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from captionkit.data.captions import special_ids
 from captionkit.errors import CheckpointError
 
-UNUSED = ("encoder.pooler.",)  # cross-attention reads the hidden states, not the pooled one
+OWN_START = True  # behind the decoder's, where that is another, as in TrOCR
+
+# Cross-attention reads the last hidden states: what comes after them is not needed, nor is what
+# stands for a masked patch.
+_UNUSED = {
+    "clip_vision_model": ("encoder.*post_layernorm.*",),  # SigLIP's comes before
+    "siglip_vision_model": ("encoder.*head.*",),
+}
+_UNUSED_ELSEWHERE = ("encoder.pooler.*", "encoder.embeddings.mask_token")
+
+# Decoders that count their positions from after the padding token.
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "data2vec-text")
 
 
 def auto_class() -> Any:
@@ -22,20 +39,31 @@ def auto_class() -> Any:
 def check_config(config: PretrainedConfig) -> None:
     """Refuse decoders that would not look at the image."""
     decoder = config.decoder
-    if not (decoder.is_decoder and decoder.add_cross_attention):
+    if not _attends_to_images(decoder):
+        raise CheckpointError(
+            f"The decoder of this model ({decoder.model_type}) has no cross-attention in "
+            "transformers, so it cannot see the image. GPT-2, BERT and RoBERTa can, and so can the "
+            "decoders of BART, MBART and TrOCR."
+        )
+    flags = {name: getattr(decoder, name, False) for name in ("is_decoder", "add_cross_attention")}
+    if not all(flags.values()):
         raise CheckpointError(
             f"The decoder of this model ({decoder.model_type}) has no cross-attention "
-            f"(is_decoder={decoder.is_decoder}, add_cross_attention="
-            f"{decoder.add_cross_attention}), so it cannot see the image. Both must be true in the "
-            "decoder part of config.json."
+            f"({', '.join(f'{name}={value}' for name, value in flags.items())}), so it cannot see "
+            "the image. Both must be true in the decoder part of config.json."
         )
+
+
+def unused(config: PretrainedConfig) -> tuple[str, ...]:
+    """Tensors of the encoder that no caption depends on."""
+    return _UNUSED.get(config.encoder.model_type, _UNUSED_ELSEWHERE)
 
 
 def text_limit(config: PretrainedConfig) -> int:
     """The decoder's positions."""
     positions = int(config.decoder.max_position_embeddings)
-    if config.decoder.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= config.decoder.pad_token_id + 1  # where these begin to count
+    if config.decoder.model_type in _OFFSET_POSITIONS:
+        positions -= config.decoder.pad_token_id + 1
     return positions
 
 
@@ -46,6 +74,10 @@ def set_token_ids(config: PretrainedConfig, tokenizer: Any) -> None:
     config.decoder_start_token_id = start
     for part in (config, config.decoder):
         part.bos_token_id, part.eos_token_id, part.pad_token_id = start, end, padding
+
+
+def set_generation(model: Any) -> None:
+    """What the checkpoint says is right."""
 
 
 def start_id(model: Any) -> int | None:
@@ -93,10 +125,21 @@ def generate(
     model: PreTrainedModel,
     pixel_values: torch.Tensor,
     hidden_states: torch.Tensor | None = None,
+    prefix: torch.Tensor | None = None,
     **settings: Any,
 ) -> Any:
-    """Generation starts from the decoder's start token."""
+    """Generation starts from the decoder's start token, or from a prefix."""
+    if prefix is not None:
+        settings["decoder_input_ids"] = prefix
     return model.generate(**_image(pixel_values, hidden_states), **settings)
+
+
+def _attends_to_images(decoder: PretrainedConfig) -> bool:
+    """Whether transformers' class for a decoder takes encoded images."""
+    if type(decoder) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return True  # code that came with the checkpoint: transformers will say
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(decoder)]
+    return "encoder_hidden_states" in inspect.signature(model_class.forward).parameters
 
 
 def _image(pixel_values: torch.Tensor, hidden_states: torch.Tensor | None) -> dict[str, Any]:

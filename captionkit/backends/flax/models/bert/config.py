@@ -1,4 +1,4 @@
-"""The configuration of BERT's layers: those of GIT, and those of a decoder with cross-attention."""
+"""The configuration of BERT's layers: GIT's, and those of a decoder with cross-attention."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ _DECODER = {"is_decoder": True, "add_cross_attention": True, "tie_word_embedding
 # of the heads of other tasks
 _WITHOUT_EFFECT = {"classifier_dropout", "directionality", "pooler_fc_size", "pooler_num_fc_layers",
                    "pooler_num_attention_heads", "pooler_size_per_head", "pooler_type"}  # fmt: skip
+_WITHOUT_EFFECT_IN_BLIP = {"add_cross_attention", "cross_attention_hidden_size",
+                           "encoder_hidden_size", "initializer_factor", "label_smoothing",
+                           "projection_dim"}  # fmt: skip
 # of transformers 4: only one way of adding positions is still in use
 _FIXED = {"position_embedding_type": "absolute"}
 
@@ -36,8 +39,8 @@ _FIXED = {"position_embedding_type": "absolute"}
 class BertConfig:
     """The names are those of `transformers.BertConfig`.
 
-    type_vocab_size: 0 where segments are not told apart. cross_attention: whether every layer
-    looks at an image.
+    type_vocab_size: 0 where segments are not told apart. encoder_hidden_size: the width of the
+    encoded image that every layer attends to; 0: none does.
     """
 
     vocab_size: int
@@ -54,7 +57,7 @@ class BertConfig:
     pad_token_id: int | None
     tie_word_embeddings: bool
     type_vocab_size: int = 0
-    cross_attention: bool = False
+    encoder_hidden_size: int = 0
 
     @classmethod
     def of_git(cls, values: Mapping[str, Any], where: str) -> BertConfig:
@@ -76,7 +79,21 @@ class BertConfig:
         defaults = {**_DEFAULTS, "type_vocab_size": 2}
         read = _read(values, where, defaults, fixed, _WITHOUT_EFFECT)
         check_sizes(where, read, "type_vocab_size")
-        return cls(**read, cross_attention=True)
+        return cls(**read, encoder_hidden_size=read["hidden_size"])
+
+    @classmethod
+    def of_blip(cls, values: Mapping[str, Any], where: str, encoder_hidden_size: int) -> BertConfig:
+        """From the `text_config` of a BLIP. Raises CheckpointError.
+
+        encoder_hidden_size: of its image encoder, whatever `text_config` says.
+        """
+        defaults = {
+            "vocab_size": 30524, "num_attention_heads": 8, "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }  # fmt: skip
+        fixed = {"is_decoder": True, "tie_word_embeddings": True}
+        read = _read(values, where, {**_DEFAULTS, **defaults}, fixed, _WITHOUT_EFFECT_IN_BLIP)
+        return cls(**read, encoder_hidden_size=encoder_hidden_size)
 
     @property
     def attention_scale(self) -> float:

@@ -67,10 +67,10 @@ class Layer(nnx.Module):
         self.value = linear(width, width)
         self.attention_out = linear(width, width)
         self.attention_norm = norm()
-        if config.cross_attention:
+        if attended := config.encoder_hidden_size:
             self.cross_query = linear(width, width)
-            self.cross_key = linear(width, width)
-            self.cross_value = linear(width, width)
+            self.cross_key = linear(attended, width)
+            self.cross_value = linear(attended, width)
             self.cross_out = linear(width, width)
             self.cross_norm = norm()
         self.intermediate = linear(width, inner)
@@ -106,7 +106,7 @@ class Layer(nnx.Module):
         return self._heads(self.cross_query(x))
 
     def cross_keys_values(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """As `keys_values`, of the encoded image `(batch, tokens, width)`."""
+        """As `keys_values`, of the encoded image `(batch, tokens, encoder width)`."""
         return self._heads(self.cross_key(states)), self._heads(self.cross_value(states))
 
     def after_cross_attention(
@@ -144,7 +144,7 @@ class BertDecoder(nnx.Module):
         remat: bool = False,
         unroll: bool = False,
     ) -> jax.Array:
-        """`(batch, length)` ids and `(batch, tokens, width)` -> logits `(batch, length, vocab)`.
+        """`(batch, length)` ids and `(batch, tokens, encoder width)` -> `(batch, length, vocab)`.
 
         mask: `(batch, length)`, false (or 0) at padding; None: there is no padding. Computes in
         the dtype of the encoded image.

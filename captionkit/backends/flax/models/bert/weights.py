@@ -24,6 +24,7 @@ EMBEDDINGS = [
     Row("position_embeddings.weight", "position.embedding"),
     *norm("LayerNorm", "norm"),
 ]
+_SEGMENTS = [Row("bert.embeddings.token_type_embeddings.weight", "embeddings.segment")]
 LAYER = [
     *linear("attention.self.query", "query"),
     *linear("attention.self.key", "key"),
@@ -47,7 +48,7 @@ def decoder_table(config: BertConfig) -> list[Row]:
     """The rows of BERT as a decoder; its output is tied to the embeddings, and stored once."""
     return [
         *prefixed(EMBEDDINGS, "bert.embeddings.", "embeddings."),
-        Row("bert.embeddings.token_type_embeddings.weight", "embeddings.segment"),
+        *(_SEGMENTS if config.type_vocab_size else []),
         *prefixed([*LAYER, *CROSS_ATTENTION], "bert.encoder.layer.{}.", "layers."),
         *linear("cls.predictions.transform.dense", "transform"),
         *norm("cls.predictions.transform.LayerNorm", "transform_norm"),

@@ -23,10 +23,10 @@ from captionkit.backends.flax.models.convert import Table
 from captionkit.backends.flax.models.dinov2.config import Dinov2Config
 from captionkit.backends.flax.models.dinov2.modeling import Dinov2
 from captionkit.backends.flax.models.dinov2.weights import table as dinov2_table
+from captionkit.backends.flax.models.gpt2 import decoding as gpt2_decoding
 from captionkit.backends.flax.models.gpt2.config import GPT2Config
 from captionkit.backends.flax.models.gpt2.modeling import GPT2
 from captionkit.backends.flax.models.gpt2.weights import table as gpt2_table
-from captionkit.backends.flax.models.vision_encoder_decoder import decoding as gpt2_decoding
 from captionkit.backends.flax.models.vit.config import ViTConfig
 from captionkit.backends.flax.models.vit.modeling import ViT
 from captionkit.backends.flax.models.vit.weights import table as vit_table
