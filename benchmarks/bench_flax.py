@@ -15,7 +15,7 @@ from results import keep, report
 from turns import Contestant
 
 SCRIPTS = Path(__file__).parent / "flax_peers"
-STEPS, CAPTIONINGS = 5, 7
+STEPS, CAPTIONINGS = 5, 9
 
 
 def main() -> None:
