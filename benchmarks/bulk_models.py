@@ -35,11 +35,12 @@ def write_git(folder: Path) -> None:
 
 
 def write_vit_gpt2(folder: Path) -> None:
-    """A ViT-S with GPT-2 of 6 layers and GPT-2's vocabulary, and one token more to end with."""
+    """A ViT-S with GPT-2 of 6 layers of its width, and one token more than GPT-2's to end with."""
     torch.manual_seed(0)
     encoder = ViTConfig(**VIT_S, num_hidden_layers=12)
     # a zero row of the tied embedding: its logit is 0, and of 50,257 others some are above
-    decoder = GPT2Config(vocab_size=50_258, n_layer=6, add_cross_attention=True, is_decoder=True)
+    sizes = {"n_embd": 384, "n_head": 6, "n_layer": 6, "vocab_size": 50_258}
+    decoder = GPT2Config(**sizes, add_cross_attention=True, is_decoder=True)
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 50_256, 50_256, 50_257
     config.decoder.bos_token_id, config.decoder.eos_token_id = 50_256, 50_257
