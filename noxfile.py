@@ -14,7 +14,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "virtualenv"
 
-QUICK = "not acceptance and not oracle and not browser"  # those have sessions of their own
+QUICK = "not acceptance and not long and not oracle and not browser"  # these have own sessions
 # programs of tests run for less time than they compile
 QUICK_XLA = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
 SHARED = Path(__file__).parent.parent / "shared" / "data"
@@ -99,6 +99,13 @@ def acceptance(session: nox.Session) -> None:
         session.error(f"the real data are not at {SHARED}")
     install(session, "all", "test")
     pytest(session, "-m", "acceptance", "tests", CAPTIONKIT_REQUIRE_DATA="1")
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """What takes minutes: photos learned by heart in Flax, and the widest comparisons."""
+    install(session, "all", "test")
+    pytest(session, "-m", "long", "tests/backends", XLA_FLAGS=QUICK_XLA)
 
 
 @nox.session

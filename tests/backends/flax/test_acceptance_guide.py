@@ -108,7 +108,7 @@ def test_the_guides_command_evaluates_every_caption_and_writes_every_file(
     assert "unrecognized arguments: --learning_rte 1" in capsys.readouterr().err
 
 
-@pytest.mark.acceptance
+@pytest.mark.long
 def test_csv_files_and_one_json_argument_memorise_the_training_photos(
     script, parts, shared_data, tmp_path, capsys
 ):

@@ -31,7 +31,7 @@ FAMILY = family_of("blip")
 apply = jax.jit(FAMILY.apply, static_argnums=0, static_argnames=("dtype", "remat", "unroll"))
 encode = jax.jit(FAMILY.encode, static_argnums=0)
 
-LONG = pytest.mark.acceptance  # of the sessions that may take minutes
+LONG = pytest.mark.long
 START, END = 38, 3
 TEXT = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40,
@@ -134,7 +134,8 @@ def test_logits(name, tmp_path):
     assert np.abs(ours - theirs)[mask == 1].max() < 1e-4
 
 
-@pytest.mark.parametrize("options", [{}, pytest.param({"remat": True, "unroll": True}, marks=LONG)])
+@LONG
+@pytest.mark.parametrize("options", [{}, {"remat": True, "unroll": True}])
 def test_gradients(tmp_path, options):
     smaller = {"initializer_range": 0.02}
     text = {**smaller, "num_hidden_layers": 3, "hidden_size": 32}

@@ -37,7 +37,7 @@ FAMILY = family_of("vision-encoder-decoder")
 apply = jax.jit(FAMILY.apply, static_argnums=0, static_argnames=("dtype", "remat", "unroll"))
 encode = jax.jit(FAMILY.encode, static_argnums=0)
 
-LONG = pytest.mark.acceptance  # of the sessions that may take minutes
+LONG = pytest.mark.long
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
 DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 STD = {"initializer_range": 0.1}

@@ -126,7 +126,7 @@ def test_logits(name, tmp_path):
     assert np.abs(ours - theirs)[mask == 1].max() < 1e-4
 
 
-LONG = pytest.mark.acceptance  # of the sessions that may take minutes
+LONG = pytest.mark.long
 
 
 @pytest.mark.parametrize("tied", [False, pytest.param(True, marks=LONG)])

@@ -30,7 +30,7 @@ def _compiled_quickly():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.mark.acceptance
+@pytest.mark.long
 @pytest.mark.usefixtures("_compiled_quickly")
 def test_a_resumed_run_is_the_whole_run_bit_for_bit(pairs, tmp_path):
     (tmp_path / "own.json").write_text(json.dumps(GIT))
@@ -68,7 +68,7 @@ SMALL_GIT = {
 
 # it knows the training photos by heart and nothing of others, and is told so
 @pytest.mark.filterwarnings("ignore:The 85 captions fit their own images no better")
-@pytest.mark.acceptance
+@pytest.mark.long
 def test_a_small_git_memorises_the_training_photos(shared_data, tmp_path, capsys):
     model = tmp_path / "small-git"
     model.mkdir()
