@@ -105,7 +105,7 @@ def acceptance(session: nox.Session) -> None:
 def long(session: nox.Session) -> None:
     """What takes minutes: photos learned by heart in Flax, and the widest comparisons."""
     install(session, "all", "test")
-    pytest(session, "-m", "long", "tests/backends", XLA_FLAGS=QUICK_XLA)
+    pytest(session, "-m", "long", "tests/backends")
 
 
 @nox.session
