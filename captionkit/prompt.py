@@ -13,12 +13,17 @@ def encode_prompt(tokenizer: Any, settings: Decoding, limit: int) -> tuple[list[
     """The prompt's token ids, and the settings with no more new tokens than the model allows.
 
     limit: the text positions of the model. Raises ConfigError for a prompt that fills them, and
-    for one with special tokens in it.
+    for one with special or unknown tokens in it.
     """
     ids: list[int] = []
     if prompt := settings.prompt.strip():
         ids = list(tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    if tokenizer.unk_token_id in ids:
+        raise ConfigError(
+            f"prompt={settings.prompt!r} holds words that the model's tokenizer does not know, so "
+            "no caption could begin with it. Use words that its training captions had."
+        )
+    special = set(tokenizer.all_special_ids)
     found = [token for token in ids if token in special]
     if found:
         names = ", ".join(map(str, tokenizer.convert_ids_to_tokens(found)))
