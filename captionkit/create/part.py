@@ -45,6 +45,7 @@ class Part:
 def read_part(folder: Path, role: str, known: Collection[str]) -> Part:
     """The part that a checkpoint is to be. Raises CheckpointError for a type that is not known."""
     from transformers import AutoConfig
+    from transformers.utils import logging
 
     kind = model_type(folder)
     if role == "encoder" and kind in _VISION_PART:
@@ -54,10 +55,14 @@ def read_part(folder: Path, role: str, known: Collection[str]) -> Part:
             f"{folder} is a model of type {kind!r}, which cannot be the {role} of a captioner "
             f"here. Possible: {', '.join(known)}.{_WHY[role]}"
         )
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # it says a lot of the text part of a SigLIP
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # each model's config checks its fields in its own way
         raise CheckpointError(f"{folder}/config.json cannot be used: {first_line(error)}") from None
+    finally:
+        logging.set_verbosity(level)
     if config.model_type != kind:
         config = config.vision_config
         values = {**config.to_diff_dict(), "model_type": kind}

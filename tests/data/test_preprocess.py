@@ -36,6 +36,8 @@ SETTINGS = [
     ("BlipImageProcessor", {}),
     ("BlipImageProcessor", {"size": hw(64, 48)}),
     ("SiglipImageProcessor", {}),
+    ("BeitImageProcessor", {}),
+    ("BeitImageProcessor", {"size": hw(64, 64), "do_center_crop": True, "crop_size": hw(48, 48)}),
     ("BitImageProcessor", {"size": {"shortest_edge": 256}, "image_mean": [0.485, 0.456, 0.406]}),
 ]  # fmt: skip
 SIZES = [(640, 480), (427, 640), (225, 224), (224, 224), (1, 1), (17, 33), (33, 17), (300, 31)]

@@ -192,7 +192,8 @@ def test_a_pair_memorises_pictures_and_is_saved_as_it_captions(
     result = captionkit.finetune(
         encoder=str(checkpoint(encoder)), decoder=str(checkpoint(decoder)), backend="torch",
         dataset=list(zip(images, TEXTS, strict=True)), output_dir=str(tmp_path / "run"), seed=1,
-        device="cpu", precision="fp32", test_size=0, batch_size=4, max_steps=60, warmup_steps=5,
+        device="cpu", precision="fp32", test_size=0, batch_size=4, warmup_steps=5,
+        max_steps=60 if decoder != "bert" else 120,  # which normalises after adding, and is slower
         learning_rate=4e-3, save_steps=0, logging_steps=60, max_new_tokens=10,
     )  # fmt: skip
     assert [caption.text for caption in result.captioner.caption(images)] == TEXTS

@@ -146,4 +146,6 @@ def test_a_prompt_leaves_room_and_holds_words(talker):
         captioner.caption(images[0], prompt=f"{almost} blue")
     with pytest.raises(ConfigError, match=r"special token \[SEP\]"):
         captioner.caption(images[0], prompt="blue [SEP]")
+    with pytest.raises(ConfigError, match="words that the model's tokenizer does not know"):
+        captioner.caption(images[0], prompt="a zebra")
     assert captioner.caption(images, prompt="  ") == captioner.caption(images)
