@@ -238,7 +238,9 @@ def lower_cased(
     found = captionkit.load_dataset(
         name, split, training.seed, data_dir=data.data_dir,
         dataset_config=data.dataset_config_name, train_file=data.train_file or data.test_file,
-        validation_file=data.validation_file, test_file=data.test_file, **settings,
+        validation_file=data.validation_file, test_file=data.test_file,
+        allow_outside_paths=True,  # the csv files of such commands hold absolute paths
+        **settings,
     )  # fmt: skip
     if most is not None:
         found = found.keep_captions(np.arange(found.caption_counts().sum()) < most)
