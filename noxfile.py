@@ -87,7 +87,8 @@ def tests_both(session: nox.Session) -> None:
     files = Path("tests/backends").glob("test_*.py"), Path("tests/backends/flax").glob("test_*.py")
     needs_both = 'importorskip("torch")'
     parity = [str(path) for path in chain(*files) if needs_both in path.read_text("utf-8")]
-    pytest(session, *sorted(parity), "-m", QUICK, XLA_FLAGS=QUICK_XLA)
+    named = "tests/test_supported_models.py"
+    pytest(session, named, *sorted(parity), "-m", QUICK, XLA_FLAGS=QUICK_XLA)
     contracts = sorted(map(str, Path("tests/backends").glob("*/test_contract_*.py")))
     pytest(session, *contracts, "-k", "other_backends", XLA_FLAGS=QUICK_XLA)
 
