@@ -122,7 +122,8 @@ def test_greedy_captions(models):
     ).sequences
     states = FAMILY.encode(graphdef, params, pixels)
     settings = Decoding(max_new_tokens=12)
-    found = generate(FAMILY, graphdef, params, states, settings, FAMILY.token_ids(config))
+    weights = FAMILY.weights(graphdef, params)
+    found = generate(FAMILY, graphdef, weights, states, settings, FAMILY.token_ids(config))
     for mine, length, yours in zip(found.ids, found.lengths, np.asarray(expected), strict=True):
         kept = int(length[0])
         assert mine[0, :kept].tolist() == yours[1 : kept + 1].tolist()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 Values = dict[str, jax.Array]
@@ -17,10 +18,11 @@ Values = dict[str, jax.Array]
 _DECAY, _EPSILON, _CLIP = 0.8, 1e-30, 1.0  # exponent of the decay; the paper's other constants
 
 
-def adafactor(stacks: Collection[str]) -> optax.GradientTransformation:
+def adafactor(stacks: Collection[str]) -> optax.GradientTransformationExtraArgs:
     """Adafactor but for the learning rate and weight decay, on a flat dict of parameters.
 
-    stacks: the paths with layers in front, each of which is a tensor of its own.
+    stacks: the paths with layers in front, each of which is a tensor of its own. `update` takes
+    `finite`: where it is false the state stays as it was.
     """
     factored = optax.scale_by_factored_rms(
         decay_rate=_DECAY, min_dim_size_to_factor=1, epsilon=_EPSILON
@@ -35,7 +37,15 @@ def adafactor(stacks: Collection[str]) -> optax.GradientTransformation:
             return value.reshape(len(value), -1)
         return _as_in_torch(value).reshape(-1, *_as_in_torch(value).shape[-2:])
 
-    return optax.chain(_each(matrices, factored), _each(tensors, optax.clip_by_block_rms(_CLIP)))
+    both = optax.chain(_each(matrices, factored), _each(tensors, optax.clip_by_block_rms(_CLIP)))
+
+    def update(
+        updates: Values, state: Any, params: Any = None, *, finite: Any = True, **_: Any
+    ) -> Any:
+        updates, moved = both.update(updates, state, params)
+        return updates, jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+
+    return optax.GradientTransformationExtraArgs(both.init, update)
 
 
 def _each(

@@ -17,7 +17,7 @@ from captionkit.backends.flax.devices import DTYPES, versions
 from captionkit.backends.flax.generate import draws, generate
 from captionkit.backends.flax.loss import IGNORED, caption_loss
 from captionkit.backends.flax.models import family_of
-from captionkit.backends.flax.models.family import Family
+from captionkit.backends.flax.models.family import Family, Weights
 from captionkit.backends.flax.step import normalised
 from captionkit.batch_limit import BatchLimit
 from captionkit.caption_arguments import check_arguments, check_seeds, draw_seed
@@ -113,6 +113,23 @@ class FlaxCaptioner:
         self.graphdef, _ = family.abstract(config)
         self._batches: set[int] = set()  # numbers of rows that something is compiled for
         self._limit = BatchLimit(lambda: self.facts["device"], out_of_memory)
+
+    @property
+    def params(self) -> Any:
+        """The parameters that it captions with."""
+        return self._params
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        self._params = params
+        self._weights: Weights | None = None
+
+    @property
+    def weights(self) -> Weights:
+        """The parameters as generation takes them, made when they are first asked for."""
+        if self._weights is None:
+            self._weights = self.family.weights(self.graphdef, self.params)
+        return self._weights
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -250,7 +267,7 @@ class FlaxCaptioner:
                 some[: last - first] = keys[first:last]
                 row_keys = jax.random.wrap_key_data(some, impl="threefry2x32")
             found = generate(
-                self.family, self.graphdef, self.params, states, settings, tokens, last - first,
+                self.family, self.graphdef, self.weights, states, settings, tokens, last - first,
                 row_keys, prompt,
             )  # fmt: skip
             ids, lengths, log_probs = (

@@ -25,7 +25,9 @@ def caption_loss(logits: jax.Array, targets: jax.Array, label_smoothing: float =
     logits = jnp.where(learned[..., None], logits.astype(jnp.float32), 0.0)
     chosen = jnp.where(learned, targets, 0)
     normaliser = jax.nn.logsumexp(logits, axis=-1)
-    loss = normaliser - jnp.take_along_axis(logits, chosen[..., None], axis=-1)[..., 0]
+    # not gathered: the gradient would be a scatter into all logits, slower than all the rest
+    is_target = jnp.arange(logits.shape[-1]) == chosen[..., None]
+    loss = normaliser - jnp.where(is_target, logits, 0.0).sum(-1)
     if label_smoothing:
         vocab = logits.shape[-1]
         low = label_smoothing / (vocab - 1)

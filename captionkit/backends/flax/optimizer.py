@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from captionkit.backends.flax.adafactor import adafactor
+from captionkit.backends.flax.adam import adam
 from captionkit.freezing import frozen_tensors
 from captionkit.recipe import TrainingConfig
 
@@ -76,15 +77,16 @@ def decay_applies(name: str) -> bool:
     return _BIAS_OR_NORM.search(name) is None
 
 
-def optimizer(training: TrainingConfig, trained: Trained) -> optax.GradientTransformation:
+def optimizer(training: TrainingConfig, trained: Trained) -> optax.GradientTransformationExtraArgs:
     """The recipe's optimizer but for the learning rate, with decoupled weight decay.
 
-    AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101.
+    Its `update` takes `finite`: where that is false, the state stays as it was. AdamW: Loshchilov
+    & Hutter 2019, arXiv:1711.05101.
     """
     if training.optimizer == "adafactor":
         scale = adafactor(trained.stacks)
     else:
-        scale = optax.scale_by_adam(training.adam_beta1, training.adam_beta2, training.adam_epsilon)
+        scale = adam(training.adam_beta1, training.adam_beta2, training.adam_epsilon)
     decay = optax.add_decayed_weights(training.weight_decay, mask=dict(trained.decays))
     return optax.chain(scale, decay)
 

@@ -113,13 +113,14 @@ def train_step(
     loss_sum, gradients = over_devices(sums)
 
     gradients, norm = clip(gradients, training.max_grad_norm, state.loss_scale)
-    updates, moments = optimizer(training, trained).update(gradients, state.moments, moving)
-    moved = {path: value - learning_rate * updates[path] for path, value in moving.items()}
-
     finite = jnp.isfinite(norm)
-    moved, moments = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old), (moved, moments), (moving, state.moments)
+    updates, moments = optimizer(training, trained).update(
+        gradients, state.moments, moving, finite=finite
     )
+    moved = {
+        path: jnp.where(finite, value - learning_rate * updates[path], value)
+        for path, value in moving.items()
+    }
     scale, whole = _next_scale(state, finite)
     state = TrainState(
         unflatten(put_back(params, moved, trained)), moments, state.step + 1, scale, whole

@@ -113,6 +113,7 @@ class CaptionTrainer:
             if job.evaluator is not None and not job.resume_from:
                 self.captioner.params = self.params
                 job.evaluator.preview(self.captioner)
+                self.captioner.params = {}
             if job.resume_from and plan.evaluation_missed(self.step, job.history):
                 self.evaluate()
             with closing(self.batches.updates(self.step)) as updates:
@@ -206,6 +207,7 @@ class CaptionTrainer:
         assert evaluator is not None
         self.captioner.params = self.params
         values = evaluator(self.captioner)
+        self.captioner.params = {}  # what it made of them is not needed while training
         self.emit("evaluate", **values)
         prefixed = {f"eval_{name}": value for name, value in values.items()}
         best = self.plan.evaluated(self.step, prefixed)

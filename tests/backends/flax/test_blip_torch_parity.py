@@ -239,7 +239,8 @@ def assert_same_captions(talker, prompt=(), **settings):
     theirs = [row[: row.index(END) + 1] if END in row else row for row in rows]
     states = encode(talker.graphdef, talker.params, pixels)
     found = generate(
-        FAMILY, talker.graphdef, talker.params, states, Decoding(**settings),
+        FAMILY, talker.graphdef, FAMILY.weights(talker.graphdef, talker.params), states,
+        Decoding(**settings),
         FAMILY.token_ids(talker.config), prompt=prompt,
     )  # fmt: skip
     ids, lengths, log_probs = (np.asarray(x).reshape(-1, *x.shape[2:]) for x in found)

@@ -199,7 +199,8 @@ def test_captions(both, settings):
     theirs = captions_of_torch(both, pixels, **settings)
     states = encode(both.graphdef, both.params, pixels)
     found = generate(
-        FAMILY, both.graphdef, both.params, states, Decoding(**settings),
+        FAMILY, both.graphdef, FAMILY.weights(both.graphdef, both.params), states,
+        Decoding(**settings),
         FAMILY.token_ids(both.config),
     )  # fmt: skip
     ids, lengths = np.asarray(found.ids)[:, 0].tolist(), np.asarray(found.lengths)[:, 0].tolist()

@@ -70,7 +70,8 @@ def run(model, key=None, count=None, **settings):
     tokens = FAMILY.token_ids(config)
     settings = Decoding(**settings)
     keys = None if key is None else jax.random.split(key, (3, generation.draws(settings)))
-    found = generate(FAMILY, graphdef, params, states, settings, tokens, count, keys)
+    weights = FAMILY.weights(graphdef, params)
+    found = generate(FAMILY, graphdef, weights, states, settings, tokens, count, keys)
     return jax.tree.map(np.asarray, found)
 
 
@@ -214,7 +215,8 @@ def test_the_loop_ends_with_the_last_caption(model, monkeypatch):
         for settings in ({}, {"num_beams": 2, "early_stopping": True}):
             steps.clear()
             found = generate(
-                FAMILY, graphdef, sure, states, Decoding(max_new_tokens=20, **settings),
+                FAMILY, graphdef, FAMILY.weights(graphdef, sure), states,
+                Decoding(max_new_tokens=20, **settings),
                 FAMILY.token_ids(config),
             )  # fmt: skip
             jax.effects_barrier()

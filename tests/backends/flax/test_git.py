@@ -88,7 +88,7 @@ def test_decoding_step_by_step_gives_the_teacher_forced_logits(layers):
     expected = [decode(graphdef, params, states, lanes[:, i], None) for i in range(2)]
     start = jax.jit(FAMILY.start_decoding, static_argnums=(0, 3, 4))
     step = jax.jit(FAMILY.decode_step, static_argnums=0)
-    prepared, cache = start(graphdef, params, states, 2, 8)
+    prepared, cache = start(graphdef, FAMILY.weights(graphdef, params), states, 2, 8)
     for t in range(IDS.shape[1]):
         logits, cache = step(graphdef, prepared, cache, lanes[:, :, t], t)
         for lane in range(2):
@@ -100,7 +100,9 @@ def test_decoding_step_by_step_gives_the_teacher_forced_logits(layers):
 def test_keys_and_values_of_the_image_are_not_copied_for_lanes(model, states):
     _, graphdef, params = model
     prepared, cache = jax.eval_shape(
-        lambda p, s: FAMILY.start_decoding(graphdef, p, s, 8, 7), params, states
+        lambda w, s: FAMILY.start_decoding(graphdef, w, s, 8, 7),
+        FAMILY.weights(graphdef, params),
+        states,
     )
     assert all(leaf.shape == (2, 3, 5, 8) for leaf in jax.tree.leaves(prepared.image))
     assert all(leaf.shape == (16, 3, 7, 8) for leaf in jax.tree.leaves(cache))

@@ -243,7 +243,8 @@ def assert_same_captions(talker, **settings):
     )  # fmt: skip
     theirs = [until_end(row[1:], ends) for row in output.tolist()]
     found = generate(
-        FAMILY, talker.graphdef, talker.params, talker.states, Decoding(**settings),
+        FAMILY, talker.graphdef, FAMILY.weights(talker.graphdef, talker.params), talker.states,
+        Decoding(**settings),
         FAMILY.token_ids(talker.config),
     )  # fmt: skip
     ids, lengths = (np.asarray(x).reshape(-1, *x.shape[2:]) for x in found[:2])

@@ -76,7 +76,9 @@ def test_decoding_step_by_step_gives_the_teacher_forced_logits(model, states, sc
     # two lanes an image: the other lane runs through the same tokens backwards
     lanes = np.stack([IDS, np.concatenate([IDS[:, :1], IDS[:, :0:-1]], 1)], 1)
     reverse = decode(graphdef, params, states, lanes[:, 1], None)
-    prepared, cache = FAMILY.start_decoding(graphdef, params, states, 2, 8)
+    prepared, cache = FAMILY.start_decoding(
+        graphdef, FAMILY.weights(graphdef, params), states, 2, 8
+    )
     for t in range(IDS.shape[1]):
         logits, cache = FAMILY.decode_step(graphdef, prepared, cache, lanes[:, :, t], t)
         logits = logits.reshape(2, 2, -1)
@@ -86,7 +88,9 @@ def test_decoding_step_by_step_gives_the_teacher_forced_logits(model, states, sc
 
 def test_keys_and_values_of_the_image_are_not_copied_for_lanes(model, states):
     _, graphdef, params = model
-    prepared, cache = FAMILY.start_decoding(graphdef, params, states, 8, 5)
+    prepared, cache = FAMILY.start_decoding(
+        graphdef, FAMILY.weights(graphdef, params), states, 8, 5
+    )
     assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(prepared.cross))
     assert all((leaf.shape[0], leaf.shape[2]) == (16, 5) for leaf in jax.tree.leaves(cache))
 

@@ -196,7 +196,8 @@ def until_end(ids, ends):
 
 def flax_captions(talker, **settings):
     found = generate(
-        FAMILY, talker.graphdef, talker.params, talker.states, Decoding(**settings),
+        FAMILY, talker.graphdef, FAMILY.weights(talker.graphdef, talker.params), talker.states,
+        Decoding(**settings),
         FAMILY.token_ids(talker.config),
     )  # fmt: skip
     ids, lengths = (np.asarray(x).reshape(-1, *x.shape[2:]) for x in found[:2])

@@ -1,8 +1,8 @@
 """The models of the Flax backend: a folder each for definition, configuration and weight table.
 
 A family module is what training and captioning see of a model: one `Family`, made of a
-configuration, an NNX module, a table of weights and two functions for decoding step by step. To add
-one: write a folder with these, and list it here.
+configuration, an NNX module, a table of weights and three functions for decoding step by step. To
+add one: write a folder with these, and list it here.
 """
 
 from __future__ import annotations

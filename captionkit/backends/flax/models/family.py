@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,17 @@ class Config(Protocol):
         """config.json with vocabulary size and special ids, for a model made from scratch."""
 
 
+class Weights(NamedTuple):
+    """What captions are generated with.
+
+    params: as always. layers: the parameters of the decoder's layers one by one. They are sliced
+    from their stack once; in the loop that would copy them for every token.
+    """
+
+    params: Params
+    layers: list[Any]
+
+
 @dataclass(eq=False)  # hashed by identity, since compiled functions take it as a static argument
 class Family:
     """One model type: its configuration, its module, its table of weights, its decoding.
@@ -71,7 +82,8 @@ class Family:
         `decode(states, input_ids, mask, dropout_key=, remat=, unroll=)` the logits.
     table: the rows of a configuration. known_names: `(tensors of a file, config, where)` -> those
         that the table knows, under its names.
-    start_decoding: `(graphdef, params, states, lanes, length)` -> (what does not change while
+    decoder_layers: `(graphdef, params)` -> the parameters of each layer of the decoder.
+    start_decoding: `(graphdef, weights, states, lanes, length)` -> (what does not change while
         captions are generated, an empty cache for `lanes` captions an image of `length` tokens).
         The leaves of the cache begin with `(batch x lanes, ...)` and may be reordered along it.
     decode_step: `(graphdef, prepared, cache, tokens, position)`, tokens `(batch, lanes)` ->
@@ -86,6 +98,7 @@ class Family:
     module: Callable[[Any], nnx.Module]
     table: Callable[[Any], convert.Table]
     known_names: Callable[[Mapping[str, numpy.ndarray], Any, str], Mapping[str, numpy.ndarray]]
+    decoder_layers: Callable[..., list[Any]]
     start_decoding: Callable[..., Any]
     decode_step: Callable[..., Any]
     untrained: tuple[str, ...] = ()
@@ -196,6 +209,15 @@ class Family:
     ) -> jax.Array:
         """Teacher-forced next-token logits, `(batch, length, vocab)`, from encoded images."""
         return nnx.merge(graphdef, params).decode(states, input_ids, mask)
+
+    def weights(self, graphdef: nnx.GraphDef, params: Params) -> Weights:
+        """What `start_decoding` takes; the layers are copies."""
+        return Weights(params, _layers(self.decoder_layers, graphdef, params))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _layers(decoder_layers: Callable[..., list[Any]], graphdef: Any, params: Params) -> list[Any]:
+    return decoder_layers(graphdef, params)
 
 
 @lru_cache(maxsize=8)

@@ -198,6 +198,12 @@ def scan_layers(
     return x
 
 
+def unstacked(layers: nnx.Module, count: int) -> list[Any]:
+    """The parameters of each of `count` stacked layers."""
+    stacked = nnx.split(layers)[1]
+    return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count)]
+
+
 def split_key(key: jax.Array | None, count: int) -> jax.Array | list[None]:
     """`count` keys to index or to scan over, or as many times nothing."""
     return [None] * count if key is None else jax.random.split(key, count)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from captionkit.backends.flax.models.bert.modeling import Layer
-from captionkit.backends.flax.models.layers import attention_by_heads
+from captionkit.backends.flax.models.family import Weights
+from captionkit.backends.flax.models.layers import attention_by_heads, unstacked
 
 KeysValues = tuple[jax.Array, jax.Array]
 
@@ -17,31 +18,33 @@ KeysValues = tuple[jax.Array, jax.Array]
 class Prepared(NamedTuple):
     """What does not change while captions are generated.
 
-    layers: parameters by layer, sliced once, for slicing in every step would copy them.
     cross: by layer the keys and values of the image, `(batch, heads, tokens, head width)`.
     """
 
-    params: dict[str, Any]
-    layers: list[Any]
+    weights: Weights
     cross: list[KeysValues]
 
 
+def decoder_layers(graphdef: nnx.GraphDef, params: dict[str, Any]) -> list[Any]:
+    """See `Family`."""
+    decoder = nnx.merge(graphdef, params).decoder
+    return unstacked(decoder.layers, decoder.config.num_hidden_layers)
+
+
 def start_decoding(
-    graphdef: nnx.GraphDef, params: dict[str, Any], states: jax.Array, lanes: int, length: int
+    graphdef: nnx.GraphDef, weights: Weights, states: jax.Array, lanes: int, length: int
 ) -> tuple[Prepared, list[KeysValues]]:
     """See `Family`. states: encoded images, `(batch, tokens, width)`."""
-    decoder = nnx.merge(graphdef, params).decoder
-    config = decoder.config
-    layerdef, stacked = nnx.split(decoder.layers)
-    count, heads = config.num_hidden_layers, config.num_attention_heads
-    layers = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count)]
+    decoder = nnx.merge(graphdef, weights.params).decoder
+    config, layerdef = decoder.config, nnx.split(decoder.layers)[0]
+    heads = config.num_attention_heads
     cross = []
-    for parameters in layers:
+    for parameters in weights.layers:
         key, value = nnx.merge(layerdef, parameters).cross_keys_values(states)
         cross.append((_heads_first(key), _heads_first(value)))
     shape = (states.shape[0] * lanes, heads, length, config.hidden_size // heads)
-    cache = [(jnp.zeros(shape, states.dtype), jnp.zeros(shape, states.dtype)) for _ in layers]
-    return Prepared(params, layers, cross), cache
+    cache = [(jnp.zeros(shape, states.dtype), jnp.zeros(shape, states.dtype)) for _ in cross]
+    return Prepared(weights, cross), cache
 
 
 def decode_step(
@@ -52,12 +55,12 @@ def decode_step(
     position: jax.Array,
 ) -> tuple[jax.Array, list[KeysValues]]:
     """See `Family`."""
-    decoder = nnx.merge(graphdef, prepared.params).decoder
+    decoder = nnx.merge(graphdef, prepared.weights.params).decoder
     layerdef, _ = nnx.split(decoder.layers)
     dtype = prepared.cross[0][0].dtype
     x = decoder.embeddings(tokens, position, dtype)
     new_cache = []
-    for parameters, cross, past in zip(prepared.layers, prepared.cross, cache, strict=True):
+    for parameters, cross, past in zip(prepared.weights.layers, prepared.cross, cache, strict=True):
         x, kept = _layer_step(nnx.merge(layerdef, parameters), x, past, cross, position)
         new_cache.append(kept)
     x = decoder.head(x).reshape(-1, x.shape[-1])

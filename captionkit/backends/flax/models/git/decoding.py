@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from captionkit.backends.flax.models.bert.modeling import Layer
-from captionkit.backends.flax.models.layers import attention
+from captionkit.backends.flax.models.family import Weights
+from captionkit.backends.flax.models.layers import attention, unstacked
 
 KeysValues = tuple[jax.Array, jax.Array]
 
@@ -17,28 +18,29 @@ KeysValues = tuple[jax.Array, jax.Array]
 class Prepared(NamedTuple):
     """What does not change while captions are generated.
 
-    layers: parameters by layer, sliced once, for slicing in every step would copy them.
     image: by layer the image's keys and values, `(batch, heads, tokens, head width)`.
     """
 
-    params: dict[str, Any]
-    layers: list[Any]
+    weights: Weights
     image: list[KeysValues]
 
 
+def decoder_layers(graphdef: nnx.GraphDef, params: dict[str, Any]) -> list[Any]:
+    """See `Family`."""
+    model = nnx.merge(graphdef, params)
+    count = model.config.text.num_hidden_layers - 1
+    return [*unstacked(model.layers, count), nnx.split(model.last_layer)[1]]
+
+
 def start_decoding(
-    graphdef: nnx.GraphDef, params: dict[str, Any], states: jax.Array, lanes: int, length: int
+    graphdef: nnx.GraphDef, weights: Weights, states: jax.Array, lanes: int, length: int
 ) -> tuple[Prepared, list[KeysValues]]:
     """See `Family`. states: image tokens, `(batch, tokens, width)`."""
-    model = nnx.merge(graphdef, params)
-    text = model.config.text
-    layerdef, stacked = nnx.split(model.layers)
-    last = nnx.split(model.last_layer)
-    count = text.num_hidden_layers - 1
-    layers = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count)]
+    model = nnx.merge(graphdef, weights.params)
+    text, layerdef = model.config.text, nnx.split(model.layers)[0]
 
     image, x = [], states
-    for parameters in layers:
+    for parameters in weights.layers[:-1]:
         layer = nnx.merge(layerdef, parameters)
         key, value = layer.keys_values(x)
         image.append((_heads_first(key), _heads_first(value)))
@@ -51,7 +53,7 @@ def start_decoding(
     heads = text.num_attention_heads
     shape = (rows, heads, length, text.hidden_size // heads)
     cache = [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in image]
-    return Prepared(params, [*layers, last[1]], image), cache
+    return Prepared(weights, image), cache
 
 
 def decode_step(
@@ -62,12 +64,12 @@ def decode_step(
     position: jax.Array,
 ) -> tuple[jax.Array, list[KeysValues]]:
     """See `Family`."""
-    model = nnx.merge(graphdef, prepared.params)
+    model = nnx.merge(graphdef, prepared.weights.params)
     layerdef, _ = nnx.split(model.last_layer)
     dtype = prepared.image[0][0].dtype
     x = model.embeddings(tokens, position, dtype)
     new_cache = []
-    for parameters, image, past in zip(prepared.layers, prepared.image, cache, strict=True):
+    for parameters, image, past in zip(prepared.weights.layers, prepared.image, cache, strict=True):
         x, kept = _layer_step(nnx.merge(layerdef, parameters), x, past, image, position)
         new_cache.append(kept)
     x = x.reshape(-1, x.shape[-1])

@@ -8,25 +8,30 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from captionkit.backends.flax.models.family import Weights
 from captionkit.backends.flax.models.gpt2.modeling import Block, layer_scales
-from captionkit.backends.flax.models.layers import attention_by_heads, merge_heads
+from captionkit.backends.flax.models.layers import attention_by_heads, merge_heads, unstacked
 
 
 class Prepared(NamedTuple):
     """What does not change while captions are generated.
 
-    blocks: parameters by layer, sliced once, for slicing in every step would copy them.
     cross: by layer the keys and values of the image, `(batch, heads, tokens, width)`.
     """
 
-    params: dict[str, Any]
-    blocks: list[Any]
+    weights: Weights
     cross: list[tuple[jax.Array, jax.Array]]
+
+
+def decoder_layers(graphdef: nnx.GraphDef, params: dict[str, Any]) -> list[Any]:
+    """See `Family`."""
+    decoder = nnx.merge(graphdef, params).decoder
+    return unstacked(decoder.h, decoder.config.n_layer)
 
 
 def start_decoding(
     graphdef: nnx.GraphDef,
-    params: dict[str, Any],
+    weights: Weights,
     encoder_hidden_states: jax.Array,
     lanes: int,
     length: int,
@@ -35,17 +40,16 @@ def start_decoding(
 
     The leaves of the cache begin with `(batch x lanes, ...)` and may be reordered along it.
     """
-    decoder = nnx.merge(graphdef, params).decoder
-    config = decoder.config
-    blockdef, stacked = nnx.split(decoder.h)
-    blocks = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(config.n_layer)]
-    cross = [nnx.merge(blockdef, b).cross_keys_values(encoder_hidden_states) for b in blocks]
+    decoder = nnx.merge(graphdef, weights.params).decoder
+    config, blockdef = decoder.config, nnx.split(decoder.h)[0]
+    blocks = [nnx.merge(blockdef, parameters) for parameters in weights.layers]
+    cross = [block.cross_keys_values(encoder_hidden_states) for block in blocks]
     # heads first: a step then reads each head's keys in order, and transposes nothing
     cross = [(key.swapaxes(1, 2), value.swapaxes(1, 2)) for key, value in cross]
     batch, dtype = encoder_hidden_states.shape[0], encoder_hidden_states.dtype
     shape = (batch * lanes, config.n_head, length, config.n_embd // config.n_head)
     cache = [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in blocks]
-    return Prepared(params, blocks, cross), cache
+    return Prepared(weights, cross), cache
 
 
 def decode_step(
@@ -55,14 +59,14 @@ def decode_step(
 
     tokens: `(batch, lanes)`, the tokens at `position`.
     """
-    decoder = nnx.merge(graphdef, prepared.params).decoder
+    decoder = nnx.merge(graphdef, prepared.weights.params).decoder
     config, scales = decoder.config, layer_scales(decoder.config)
     blockdef, _ = nnx.split(decoder.h)
     dtype = prepared.cross[0][0].dtype
     x = decoder.wte(tokens, dtype) + decoder.wpe(position, dtype)
     new_cache = []
     for i, (parameters, cross, past) in enumerate(
-        zip(prepared.blocks, prepared.cross, cache, strict=True)
+        zip(prepared.weights.layers, prepared.cross, cache, strict=True)
     ):
         scale = None if scales is None else scales[i]
         block = nnx.merge(blockdef, parameters)

@@ -7,27 +7,40 @@ from typing import Any
 import jax
 from flax import nnx
 
-from captionkit.backends.flax.models.family import Family
+from captionkit.backends.flax.models.family import Family, Weights
 from captionkit.backends.flax.models.vision_encoder_decoder.config import Config
 from captionkit.backends.flax.models.vision_encoder_decoder.modeling import VisionEncoderDecoder
-from captionkit.backends.flax.models.vision_encoder_decoder.parts import DECODERS, ENCODERS
+from captionkit.backends.flax.models.vision_encoder_decoder.parts import (
+    DECODERS,
+    ENCODERS,
+    Decoder,
+)
 from captionkit.backends.flax.models.vision_encoder_decoder.weights import known_names, table
 
 
+def decoder_layers(graphdef: nnx.GraphDef, params: dict[str, Any]) -> list[Any]:
+    """See `Family`: by the decoder's own function."""
+    return _decoder(graphdef, params).decoder_layers(graphdef, params)
+
+
 def start_decoding(
-    graphdef: nnx.GraphDef, params: dict[str, Any], states: jax.Array, lanes: int, length: int
+    graphdef: nnx.GraphDef, weights: Weights, states: jax.Array, lanes: int, length: int
 ) -> tuple[Any, Any]:
     """See `Family`: by the decoder's own function."""
-    decoder = DECODERS[nnx.merge(graphdef, params).config.decoder_type]
-    return decoder.start_decoding(graphdef, params, states, lanes, length)
+    decoder = _decoder(graphdef, weights.params)
+    return decoder.start_decoding(graphdef, weights, states, lanes, length)
 
 
 def decode_step(
     graphdef: nnx.GraphDef, prepared: Any, cache: Any, tokens: jax.Array, position: jax.Array
 ) -> tuple[jax.Array, Any]:
     """See `Family`: by the decoder's own function."""
-    decoder = DECODERS[nnx.merge(graphdef, prepared.params).config.decoder_type]
+    decoder = _decoder(graphdef, prepared.weights.params)
     return decoder.decode_step(graphdef, prepared, cache, tokens, position)
+
+
+def _decoder(graphdef: nnx.GraphDef, params: dict[str, Any]) -> Decoder:
+    return DECODERS[nnx.merge(graphdef, params).config.decoder_type]
 
 
 FAMILY = Family(
@@ -37,6 +50,7 @@ FAMILY = Family(
     module=VisionEncoderDecoder,
     table=table,
     known_names=known_names,
+    decoder_layers=decoder_layers,
     start_decoding=start_decoding,
     decode_step=decode_step,
     untrained=tuple(

@@ -58,7 +58,7 @@ class Decoder:
     module: ids `(batch, length)`, mask and encoded images -> logits.
     head, embedding: the names of one matrix where input and output embeddings are tied.
     start_end: the tokens that start and end a text where no config says.
-    start_decoding, decode_step: see `Family`.
+    decoder_layers, start_decoding, decode_step: see `Family`.
     """
 
     config: FromDict
@@ -67,6 +67,7 @@ class Decoder:
     head: str
     embedding: str
     start_end: tuple[int, int]
+    decoder_layers: Callable[..., list[Any]]
     start_decoding: Callable[..., Any]
     decode_step: Callable[..., Any]
 
@@ -82,11 +83,12 @@ ENCODERS = {
 DECODERS = {
     "gpt2": Decoder(
         GPT2Config.from_dict, GPT2, gpt2_table, "lm_head.weight", "transformer.wte.weight",
-        (50256, 50256), gpt2_decoding.start_decoding, gpt2_decoding.decode_step,
+        (50256, 50256), gpt2_decoding.decoder_layers, gpt2_decoding.start_decoding,
+        gpt2_decoding.decode_step,
     ),
     "bert": Decoder(
         BertConfig.from_dict, BertDecoder, bert_table, "cls.predictions.decoder.weight",
         "bert.embeddings.word_embeddings.weight", (101, 102),
-        bert_decoding.start_decoding, bert_decoding.decode_step,
+        bert_decoding.decoder_layers, bert_decoding.start_decoding, bert_decoding.decode_step,
     ),
 }  # fmt: skip
