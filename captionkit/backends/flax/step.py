@@ -66,7 +66,8 @@ def train_step(
     training: TrainingConfig,
     trained: Trained,
     axis: str | None = None,
-) -> tuple[TrainState, Metrics]:
+    gradients_too: bool = False,
+) -> Any:
     """One update: the gradient of the mean loss of a target token, clipped, into the optimizer.
 
     batch: with the passes in front, `pixels` `(passes, rows, height, width, 3)` uint8,
@@ -77,7 +78,8 @@ def train_step(
     axis: the mapped axis that devices share the batch along. The sums are over all of them, so
         that neither their number nor that of the passes changes the result.
 
-    An update whose gradient overflows is left out, and counted in the metrics.
+    Returns (state, metrics), with `gradients_too` (state, metrics, gradients by path). An update
+    whose gradient overflows is left out, and counted in the metrics.
     """
 
     def over_devices(x: Any) -> Any:
@@ -131,7 +133,7 @@ def train_step(
         "grad_norm": norm,
         "overflow": ~finite,
     }
-    return state, metrics
+    return (state, metrics, sums[1]) if gradients_too else (state, metrics)
 
 
 def logits_of(
@@ -165,7 +167,8 @@ def compile_step(step: Callable[..., Any], devices: Sequence[jax.Device]) -> Cal
     no mapped axis, and compiles in half the time without.
     """
     if len(devices) == 1:
-        return jax.jit(step, donate_argnums=0)
+        on_cpu = devices[0].platform == "cpu"
+        return _keeping_gradients(step, devices[0]) if on_cpu else jax.jit(step, donate_argnums=0)
     return jax.pmap(
         functools.partial(step, axis=_AXIS),
         axis_name=_AXIS,
@@ -174,6 +177,34 @@ def compile_step(step: Callable[..., Any], devices: Sequence[jax.Device]) -> Cal
         out_axes=(None, None),
         donate_argnums=0,
     )
+
+
+def _keeping_gradients(step: Callable[..., Any], device: jax.Device) -> Callable[..., Any]:
+    """Each update writes its gradients where those of the last one lay.
+
+    A CPU gets its memory anew from the system in every step, a page at a time; for the gradients
+    that took a tenth of a step with a small batch. Accelerators keep what they once had.
+    """
+
+    def with_gradients(state: TrainState, gradients: Any, *rest: Any) -> Any:
+        del gradients  # only their memory is wanted
+        state, metrics, gradients = step(state, *rest, gradients_too=True)
+        return (state, gradients), metrics
+
+    compiled = jax.jit(with_gradients, donate_argnums=(0, 1), keep_unused=True)
+    kept: list[Any] = []
+
+    def run(state: TrainState, *rest: Any) -> tuple[TrainState, Metrics]:
+        if not kept:
+            shapes = jax.eval_shape(functools.partial(step, gradients_too=True), state, *rest)[2]
+            # put there, as those of later updates will be, or it would be compiled twice
+            empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+            kept.append(jax.device_put(empty, device))
+        (state, gradients), metrics = compiled(state, kept.pop(), *rest)
+        kept.append(gradients)
+        return state, metrics
+
+    return run
 
 
 def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
