@@ -32,6 +32,12 @@ def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
     session.run("pytest", *arguments, *session.posargs, env={**quiet, **env})
 
 
+def pytest_by_two(session: nox.Session, *arguments: str, **env: str) -> None:
+    """The same in two processes, a file (or class) in one of them: its fixtures are made once."""
+    split = ("-n", "2", "--dist", "loadscope")
+    pytest(session, *split, *arguments, OMP_NUM_THREADS="1", **env)
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Fine-tune a small GIT on drawn critters and write a report, in a few minutes on a CPU."""
@@ -60,7 +66,7 @@ def tests_core(session: nox.Session) -> None:
     """All that knows no framework, with none installed."""
     install(session, "test")
     assert_absent(session, "torch", "jax")
-    pytest(session, "tests", "--ignore", "tests/backends", "-m", QUICK)
+    pytest_by_two(session, "tests", "--ignore", "tests/backends", "-m", QUICK)
 
 
 @nox.session(name="tests-torch")
@@ -68,7 +74,7 @@ def tests_torch(session: nox.Session) -> None:
     """The torch backend, where there is no jax."""
     install(session, "torch", "test")
     assert_absent(session, "jax", "flax")
-    pytest(session, "tests/backends/torch", "tests/test_import.py", "-m", QUICK)
+    pytest_by_two(session, "tests/backends/torch", "tests/test_import.py", "-m", QUICK)
 
 
 @nox.session(name="tests-flax")
@@ -77,7 +83,7 @@ def tests_flax(session: nox.Session) -> None:
     install(session, "flax", "test")
     assert_absent(session, "torch")
     paths = ("tests/backends/flax", "tests/test_import.py")
-    pytest(session, *paths, "-m", QUICK, XLA_FLAGS=QUICK_XLA)
+    pytest_by_two(session, *paths, "-m", QUICK, XLA_FLAGS=QUICK_XLA)
 
 
 @nox.session(name="tests-both")
@@ -88,9 +94,9 @@ def tests_both(session: nox.Session) -> None:
     needs_both = 'importorskip("torch")'
     parity = [str(path) for path in chain(*files) if needs_both in path.read_text("utf-8")]
     named = "tests/test_supported_models.py"
-    pytest(session, named, *sorted(parity), "-m", QUICK, XLA_FLAGS=QUICK_XLA)
+    pytest_by_two(session, named, *sorted(parity), "-m", QUICK, XLA_FLAGS=QUICK_XLA)
     contracts = sorted(map(str, Path("tests/backends").glob("*/test_contract_*.py")))
-    pytest(session, *contracts, "-k", "other_backends", XLA_FLAGS=QUICK_XLA)
+    pytest_by_two(session, *contracts, "-k", "other_backends", XLA_FLAGS=QUICK_XLA)
 
 
 @nox.session
@@ -99,7 +105,7 @@ def acceptance(session: nox.Session) -> None:
     if not SHARED.is_dir():
         session.error(f"the real data are not at {SHARED}")
     install(session, "all", "test")
-    pytest(session, "-m", "acceptance", "tests", CAPTIONKIT_REQUIRE_DATA="1")
+    pytest_by_two(session, "-m", "acceptance", "tests", CAPTIONKIT_REQUIRE_DATA="1")
 
 
 @nox.session

@@ -1,15 +1,22 @@
-"""What all tests share: no network, a cache of their own, small thread pools."""
+"""What all tests share: no network, a cache of their own, small thread pools, no deadline."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# how long an example takes depends on what else the machine does
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
