@@ -8,6 +8,7 @@ computes them for each, and the last layer at image positions for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,11 +21,17 @@ _IMAGES_AT_ONCE = 4  # on a CPU, whose caches hold the activations of no more
 
 def image_keys_values(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     """Keys and values of the image tokens, `(batch, layers, 2, heads, tokens, head width)`."""
-    on_cpu = pixel_values.device.type == "cpu"
-    chunks = pixel_values.split(_IMAGES_AT_ONCE if on_cpu else len(pixel_values))
-    # each layer's together in memory, as attention reads them
-    by_layer = torch.cat([_keys_values_by_layer(model, chunk) for chunk in chunks], 2)
-    return by_layer.movedim(2, 0)
+    config, count = model.config, len(pixel_values)
+    at_once = _IMAGES_AT_ONCE if pixel_values.device.type == "cpu" else count
+    kept: torch.Tensor | None = None
+    for first in range(0, count, at_once):
+        chunk = slice(first, first + at_once)
+        for number, states in enumerate(_keys_values(model.git, pixel_values[chunk])):
+            if kept is None:  # each layer's together in memory, as attention reads them
+                kept = states[0].new_empty(config.num_hidden_layers, 2, count, *states[0].shape[1:])
+            kept[number, 0, chunk], kept[number, 1, chunk] = states
+    assert kept is not None
+    return kept.movedim(2, 0)
 
 
 def text_states(
@@ -84,19 +91,16 @@ class GitText(PreTrainedModel, GenerationMixin):
 # ---- a layer, in parts ---------------------------------------------------------------------------
 
 
-def _keys_values_by_layer(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    """`(layers, 2, batch, heads, tokens, head width)`."""
-    git = model.git
+def _keys_values(git: Any, pixel_values: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Layer by layer the keys and values, each `(batch, heads, tokens, head width)`."""
     states = git.visual_projection(git.image_encoder(pixel_values).last_hidden_state)
     *layers, last = git.encoder.layer
-    kept = []
     for layer in layers:
         query, key, value = _project(layer, states, "query", "key", "value")
-        kept.append(torch.stack([key, value]))
+        yield [key, value]
         attended = scaled_dot_product_attention(query, key, value)
         states = _rest_of_layer(layer, attended, states)
-    kept.append(torch.stack(_project(last, states, "key", "value")))
-    return torch.stack(kept)
+    yield _project(last, states, "key", "value")
 
 
 def _project(layer: Any, states: torch.Tensor, *names: str) -> list[torch.Tensor]:
