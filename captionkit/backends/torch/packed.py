@@ -1,9 +1,9 @@
 """Linear layers whose weights lie in memory as a CPU multiplies them.
 
-torch hands every product of a linear layer to a general routine, which first rearranges the weights:
-for the few rows of a decoding step that takes longer than the product itself. oneDNN, which torch
-comes with, keeps them rearranged. Torch's compiler uses these operators, and they have no public
-name: where they are missing, or give something else, the layers stay as they are.
+torch hands every product of a linear layer to a general routine, which first rearranges the
+weights: for the few rows of a decoding step that takes longer than the product itself. oneDNN,
+which torch comes with, keeps them rearranged. Torch's compiler uses these operators, and they have
+no public name: where they are missing, or give something else, the layers stay as they are.
 """
 
 from __future__ import annotations

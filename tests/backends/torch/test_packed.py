@@ -43,7 +43,8 @@ def test_products_are_those_of_the_layers(model, dtype):
     inputs = [whole[0, :1, :24], whole[..., :24], whole[:, -1:, 24:], whole[:, :, :24].mT.mT,
               torch.randn(700, 24)]  # fmt: skip
     for layer, theirs in list(zip(ours, model, strict=True))[:3]:
-        assert isinstance(layer, type(theirs)) and type(layer) is not type(theirs)
+        assert isinstance(layer, type(theirs))
+        assert type(layer) is not type(theirs)
         for x in inputs:
             found = layer(x.to(dtype))
             assert found.dtype == dtype
