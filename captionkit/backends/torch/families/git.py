@@ -20,12 +20,18 @@ def auto_class() -> Any:
 
 
 def check_config(config: PretrainedConfig) -> None:
-    """Refuse the video variants, which take several frames."""
+    """Refuse the video variants, which take several frames, and relative positions."""
     if config.num_image_with_embedding is not None:
         raise CheckpointError(
             f"This GIT checkpoint takes {config.num_image_with_embedding} video frames "
             "(num_image_with_embedding); captionkit captions single images. Use an image variant, "
             "such as microsoft/git-base or microsoft/git-base-coco."
+        )
+    positions = getattr(config, "position_embedding_type", "absolute")
+    if positions != "absolute":  # transformers 5 no longer has another, and no published GIT does
+        raise CheckpointError(
+            f"This GIT checkpoint has position_embedding_type={positions!r}; only 'absolute' is "
+            "supported."
         )
 
 
