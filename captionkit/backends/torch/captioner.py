@@ -18,6 +18,7 @@ from captionkit.backends.torch.device import DTYPES, choose_device
 from captionkit.backends.torch.families import family_of
 from captionkit.backends.torch.generate import generate
 from captionkit.backends.torch.loss import IGNORED, caption_loss
+from captionkit.backends.torch.packed import pack_linears
 from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.weights import load_model
 from captionkit.batch_limit import BatchLimit
@@ -73,6 +74,7 @@ def load_captioner(
         raise ConfigError("dtype='fp16' needs a GPU. Use 'fp32' or 'bf16' on a CPU.")
     with quiet_transformers():
         model = load_model(checkpoint, trust_remote_code).to(chosen, DTYPES[dtype or "fp32"])
+    pack_linears(model)
     return TorchCaptioner(
         model, load_tokenizer(checkpoint, trust_remote_code),
         Preprocessor.from_checkpoint(checkpoint), checkpoint=checkpoint,

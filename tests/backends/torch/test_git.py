@@ -206,3 +206,16 @@ def test_video_variants_are_refused(git_folder, tmp_path, git_config):
     config.save_pretrained(folder)
     with pytest.raises(CheckpointError, match="6 video frames"):
         captionkit.load(folder)
+
+
+def test_relative_positions_are_refused(git_folder, tmp_path):
+    import json
+    import shutil
+
+    folder = tmp_path / "relative"
+    shutil.copytree(git_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["position_embedding_type"] = "relative_key"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="position_embedding_type='relative_key'"):
+        captionkit.load(folder)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from captionkit.backends.torch.cache import growing_cache
+from captionkit.backends.torch.families.git_text import GitText, image_keys_values, text_states
 from captionkit.errors import CheckpointError
 
 OWN_START = True
@@ -20,12 +20,18 @@ def auto_class() -> Any:
 
 
 def check_config(config: PretrainedConfig) -> None:
-    """Refuse the video variants, which take several frames."""
+    """Refuse the video variants, which take several frames, and relative positions."""
     if config.num_image_with_embedding is not None:
         raise CheckpointError(
             f"This GIT checkpoint takes {config.num_image_with_embedding} video frames "
             "(num_image_with_embedding); captionkit captions single images. Use an image variant, "
             "such as microsoft/git-base or microsoft/git-base-coco."
+        )
+    positions = getattr(config, "position_embedding_type", "absolute")
+    if positions != "absolute":  # transformers 5 no longer has another, and no published GIT does
+        raise CheckpointError(
+            f"This GIT checkpoint has position_embedding_type={positions!r}; only 'absolute' is "
+            "supported."
         )
 
 
@@ -60,8 +66,9 @@ def start_id(model: Any) -> None:
     """BERT's tokenizer puts [CLS] before each caption."""
 
 
-def encode(model: Any, pixel_values: torch.Tensor) -> None:
-    """Image and text are one sequence."""
+def encode(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Keys and values of the image tokens, `(batch, layers, 2, heads, tokens, head width)`."""
+    return image_keys_values(model, pixel_values)
 
 
 def logits(
@@ -69,9 +76,11 @@ def logits(
     pixel_values: torch.Tensor,
     input_ids: torch.Tensor,
     mask: torch.Tensor,
-    hidden_states: None = None,
+    hidden_states: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Next-token logits at the text positions, `(batch, length, vocab)`."""
+    if hidden_states is not None:
+        return model.output(text_states(model.git, hidden_states, input_ids, mask))
     length = input_ids.shape[1]
     settings = {}
     if _can_keep_text_logits():
@@ -90,15 +99,17 @@ def logits(
 def generate(
     model: PreTrainedModel,
     pixel_values: torch.Tensor,
-    hidden_states: None = None,
+    hidden_states: torch.Tensor | None = None,
     prefix: torch.Tensor | None = None,
     **settings: Any,
 ) -> Any:
     """Generation starts from the start token, or from a prefix."""
-    if prefix is not None:
-        settings["input_ids"] = prefix
-    settings.setdefault("past_key_values", growing_cache())
-    return model.generate(pixel_values=pixel_values, **settings)
+    if hidden_states is None:
+        hidden_states = encode(model, pixel_values)
+    if prefix is None:
+        start = model.generation_config.bos_token_id
+        prefix = torch.full((len(hidden_states), 1), start, device=hidden_states.device)
+    return GitText(model, hidden_states).generate(input_ids=prefix, **settings)
 
 
 def _can_keep_text_logits() -> bool:
