@@ -137,7 +137,7 @@ def _list_in_a_cell(text: str) -> Any:
     """A csv cell may hold a JSON list; a caption may start with a bracket too."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -160,7 +160,7 @@ def _json(path: Path) -> Any:
 def _parsed(text: str, path: Path, line: int | None) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         where = f"Line {line} of {path}" if line else str(path)
         raise DataError(f"{where} is not valid JSON: {error}.") from None
 

@@ -237,7 +237,7 @@ def check_present(
         if place not in listings:
             listings[place] = _listing(folder / place)
         # the file system may ignore case, or spell accents otherwise than the metadata
-        if file_name not in listings[place] and not (folder / path).exists():
+        if file_name not in listings[place] and not _exists(folder / path):
             missing.append(path)
     if missing and (config.on_bad_image == "stop" or len(missing) == len(paths)):
         raise DataError(
@@ -245,6 +245,13 @@ def check_present(
             f"{hint or 'Relative paths start there; set data_dir if they start elsewhere.'}"
             + ("" if len(missing) == len(paths) else " on_bad_image=skip goes on without them.")
         )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _listing(folder: Path) -> set[str]:
