@@ -21,8 +21,9 @@ class ArchivePart:
     def read_bytes(self) -> bytes:
         """The bytes; fewer than `size` where the file is cut off."""
         with open(self.file, "rb") as file:
+            left = max(0, os.fstat(file.fileno()).st_size - self.offset)
             file.seek(self.offset)
-            return file.read(self.size)
+            return file.read(min(self.size, left))
 
 
 @dataclass(frozen=True, slots=True)

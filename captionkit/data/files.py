@@ -12,7 +12,7 @@ from captionkit.data import columns
 from captionkit.data.arrow import NO_URLS, listed
 from captionkit.data.dataset import CaptionDataset
 from captionkit.data.fetch import is_url
-from captionkit.data.paths import below, data_folder, outside, spellings
+from captionkit.data.paths import below, data_folder, exists, outside, spellings
 from captionkit.data.shards import SPLIT_WORDS
 from captionkit.data.tables import CSV_ENDINGS, JSON_ENDINGS, read_rows
 from captionkit.errors import DataError
@@ -237,7 +237,7 @@ def check_present(
         if place not in listings:
             listings[place] = _listing(folder / place)
         # the file system may ignore case, or spell accents otherwise than the metadata
-        if file_name not in listings[place] and not _exists(folder / path):
+        if file_name not in listings[place] and not exists(folder / path):
             missing.append(path)
     if missing and (config.on_bad_image == "stop" or len(missing) == len(paths)):
         raise DataError(
@@ -245,13 +245,6 @@ def check_present(
             f"{hint or 'Relative paths start there; set data_dir if they start elsewhere.'}"
             + ("" if len(missing) == len(paths) else " on_bad_image=skip goes on without them.")
         )
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # such as a name that is too long
-        return False
 
 
 def _listing(folder: Path) -> set[str]:
