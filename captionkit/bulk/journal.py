@@ -15,6 +15,7 @@ from typing import Any
 
 from captionkit.bulk.digests import DigestMap
 from captionkit.bulk.item import digest, displayed
+from captionkit.bulk.rows import is_whole
 
 Row = dict[str, Any]
 
@@ -178,9 +179,8 @@ def _parsed(line: bytes) -> Row | None:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(row, dict) and (
-        isinstance(row.get("image"), str)
-        or isinstance(row.get("settings"), dict)
-        or "applied" in row
-    )
-    return row if whole else None
+    if not isinstance(row, dict):
+        return None
+    if "image" in row:
+        return row if is_whole(row) else None
+    return row if isinstance(row.get("settings"), dict) or "applied" in row else None
