@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captionkit.printable import printable
 from captionkit.processes import is_main_process
 from captionkit.types import TrainEvent
 
@@ -218,7 +219,7 @@ class ProgressBar:
             self.bar.write(f"step {event.step}: {values}", file=sys.stderr)
         elif event.kind == "skip" and (key := _image_of(event)) not in self.skipped:
             self.skipped.add(key)
-            self.bar.write(f"skipped: {event.values['reason']}", file=sys.stderr)
+            self.bar.write(printable(f"skipped: {event.values['reason']}"), file=sys.stderr)
 
     def evaluating(self, done: int, total: int) -> None:
         """Show in the bar how far an evaluation is."""
