@@ -53,7 +53,9 @@ class FileScores:
     def write_csv(self, path: Path) -> None:
         """Write a row an image: its id, the prediction, its value of each key."""
         keys = list(self.scores.per_image)
-        texts = [[csv_cell(text) for text in column] for column in (self.image_ids, self.predictions)]
+        texts = [
+            [csv_cell(text) for text in column] for column in (self.image_ids, self.predictions)
+        ]
         columns = [*texts, *self.scores.per_image.values()]
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")

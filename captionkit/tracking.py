@@ -153,7 +153,9 @@ def _whole_rows(path: Path, **kinds: type) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             break
-        if not isinstance(row, dict) or not all(isinstance(row.get(n), k) for n, k in kinds.items()):
+        if not isinstance(row, dict) or not all(
+            isinstance(row.get(n), k) for n, k in kinds.items()
+        ):
             break
         rows.append(row)
     return rows

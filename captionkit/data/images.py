@@ -8,7 +8,7 @@ import io
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -52,10 +52,9 @@ def open_image(source: ImageSource, allow_urls: bool = False) -> Image.Image:
             return _rgb(_upright(source))
         if isinstance(source, np.ndarray):
             return _rgb(_from_array(source))
-        with Image.open(_file(source, allow_urls), formats=formats()) as image:
-            with _one_large if image.width * image.height > _ALONE else contextlib.nullcontext():
-                image.load()
-                return _rgb(_upright(image))
+        with Image.open(_file(source, allow_urls), formats=formats()) as image, _in_turn(image):
+            image.load()
+            return _rgb(_upright(image))
     except ImageError as error:
         raise ImageError(f"Cannot read {describe(source)}: {error}") from None
     except Exception as error:  # decoders raise anything: SyntaxError, struct.error, ...
@@ -117,6 +116,10 @@ def _file(source: object, allow_urls: bool) -> Path | io.BytesIO:
     with path.open("rb") as file:
         _check_start(file.read(16))
     return path
+
+
+def _in_turn(image: Image.Image) -> contextlib.AbstractContextManager[Any]:
+    return _one_large if image.width * image.height > _ALONE else contextlib.nullcontext()
 
 
 def _content(content: bytes | bytearray) -> io.BytesIO:

@@ -22,13 +22,17 @@ def render_page(template: str, path: Path, context: Mapping[str, Any]) -> Path:
         name: (_TEMPLATES / name).read_text(encoding="utf-8").strip()
         for name in ("style.css", "early.js", "script.js")
     }
-    html = _environment().get_template(template).render(
-        context,
-        style=inlined["style.css"],
-        early_script=inlined["early.js"],
-        script=inlined["script.js"],
-        policy=_policy(inlined),
-        version=captionkit.__version__,
+    html = (
+        _environment()
+        .get_template(template)
+        .render(
+            context,
+            style=inlined["style.css"],
+            early_script=inlined["early.js"],
+            script=inlined["script.js"],
+            policy=_policy(inlined),
+            version=captionkit.__version__,
+        )
     )
     return _write(path, html)
 

@@ -91,10 +91,15 @@ def test_a_name_that_is_too_long_is_an_image_that_is_not_there(tmp_path):
     ("read", "name", "text", "words"),
     [
         (read_predictions, "p.json", f'{{"1": {HUGE}}}', "not valid JSON"),
-        (read_predictions, "p.json", '{"annotations": [{"image_id": 1}], "images": null}', "no cap"),
+        (
+            read_predictions,
+            "p.json",
+            '{"annotations": [{"image_id": 1}], "images": null}',
+            "no cap",
+        ),
         (read_predictions, "p.json", '{"1": "a", "2": []}', "0 captions"),
         (read_predictions, "p.csv", f'image_id,caption\n1,"[{HUGE}]"\n2,a\n2,b', "2 captions"),
-        (read_references, "r.csv", f'image_id,caption\n1,{"[" * 20_000}\n,x', "does not say"),
+        (read_references, "r.csv", f"image_id,caption\n1,{'[' * 20_000}\n,x", "does not say"),
     ],
 )
 def test_captions_that_are_refused(tmp_path, read, name, text, words):
@@ -146,7 +151,9 @@ def test_a_zip_with_a_member_of_no_name(tmp_path, monkeypatch):
     shorter = content[: at + 28] + b"\0\0" + content[at + 30 : at + 46] + content[at + 46 + name :]
     end = shorter.index(b"PK\5\6")
     size = struct.unpack("<I", shorter[end + 12 : end + 16])[0] - name
-    (tmp_path / "a.zip").write_bytes(shorter[: end + 12] + struct.pack("<I", size) + shorter[end + 16 :])
+    (tmp_path / "a.zip").write_bytes(
+        shorter[: end + 12] + struct.pack("<I", size) + shorter[end + 16 :]
+    )
     names = [row["member"] for row in zip_members(tmp_path / "a.zip")["image"]]
     assert names == ["", *(f"train2017/{name}" for name in [*FILES][1:])]
 
@@ -161,7 +168,7 @@ def test_what_a_run_left_damaged(tmp_path):
         run.skipped.write_bytes(b'{"image_id": "1", "reason": "r"}\n' + damaged)
         assert SkippedImages(run.skipped, keep=True).reasons == {"1": "r"}
         (run.folder / "metrics.json").write_bytes(damaged[:9000] + b"]")
-        with pytest.raises(DataError, match="damaged|should hold"):
+        with pytest.raises(DataError, match=r"damaged|should hold"):
             run.metrics()
         (run.folder / "predictions.jsonl").write_bytes(damaged)
         with pytest.raises(DataError, match="is damaged"):

@@ -52,8 +52,11 @@ def tar(form: int, links: bool = False, long_names: bool = False) -> bytes:
     return buffer.getvalue()[: 512 * 30]
 
 
-TARS = [tar(form, long_names=long) for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT,
-        tarfile.PAX_FORMAT) for long in (False, True)] + [tar(tarfile.GNU_FORMAT, links=True)]  # fmt: skip
+TARS = [
+    tar(form, long_names=long)
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+    for long in (False, True)
+] + [tar(tarfile.GNU_FORMAT, links=True)]
 TYPES = [*b"\x00012345679gxLKSDMNVX", 0xFF]  # of members, real ones and made-up ones
 PACKED = {".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
-import pytest
 from broken_images import CASES, png_chunk, png_header
 from fuzz.harness import fuzz
 from fuzz.mutations import NUMBERS, Dice, any_file
@@ -31,17 +29,53 @@ EXIF = Image.Exif()
 EXIF[0x0112] = 6
 SEEDS = [
     *(saved("PNG", mode) for mode in ("RGB", "RGBA", "P", "L", "1", "I;16", "LA")),
-    saved("JPEG"), saved("JPEG", progressive=True), saved("JPEG", "CMYK"), saved("JPEG", exif=EXIF),
-    saved("GIF"), saved("GIF", save_all=True, append_images=[SMALL.rotate(90)]),
-    saved("BMP"), saved("BMP", "P"), saved("TIFF"), saved("TIFF", compression="tiff_lzw"),
-    saved("TIFF", "F"), saved("TIFF", compression="tiff_adobe_deflate"), saved("PPM"),
-    saved("ICO"), saved("TGA"), saved("PCX"), saved("DDS"), saved("SGI"), saved("ICNS"), saved("EPS"),
-    saved("PNG", exif=EXIF), *([saved("WEBP"), saved("WEBP", lossless=True)] * features.check("webp")),
-    *([saved("JPEG2000")] * features.check("jpg_2000")), *([saved("AVIF")] * features.check("avif")),
-    *(case.content for case in CASES if isinstance(case.content, bytes) and len(case.content) < 3000),
-]  # fmt: skip
-TOKENS = [b"IHDR", b"IDAT", b"IEND", b"tRNS", b"PLTE", b"acTL", b"\xff\xc0", b"\xff\xc4", b"\xff\xda",
-          b"\xff\xe1", b"Exif\0\0", b"RIFF", b"VP8X", b"MM\0*", b"II*\0"]  # fmt: skip
+    saved("JPEG"),
+    saved("JPEG", progressive=True),
+    saved("JPEG", "CMYK"),
+    saved("JPEG", exif=EXIF),
+    saved("GIF"),
+    saved("GIF", save_all=True, append_images=[SMALL.rotate(90)]),
+    saved("BMP"),
+    saved("BMP", "P"),
+    saved("TIFF"),
+    saved("TIFF", compression="tiff_lzw"),
+    saved("TIFF", "F"),
+    saved("TIFF", compression="tiff_adobe_deflate"),
+    saved("PPM"),
+    saved("ICO"),
+    saved("TGA"),
+    saved("PCX"),
+    saved("DDS"),
+    saved("SGI"),
+    saved("ICNS"),
+    saved("EPS"),
+    saved("PNG", exif=EXIF),
+    *([saved("WEBP"), saved("WEBP", lossless=True)] * features.check("webp")),
+    *([saved("JPEG2000")] * features.check("jpg_2000")),
+    *([saved("AVIF")] * features.check("avif")),
+    *(
+        case.content
+        for case in CASES
+        if isinstance(case.content, bytes) and len(case.content) < 3000
+    ),
+]
+TOKENS = [
+    b"IHDR",
+    b"IDAT",
+    b"IEND",
+    b"tRNS",
+    b"PLTE",
+    b"acTL",
+    b"\xff\xc0",
+    b"\xff\xc4",
+    b"\xff\xda",
+    b"\xff\xe1",
+    b"Exif\0\0",
+    b"RIFF",
+    b"VP8X",
+    b"MM\0*",
+    b"II*\0",
+]
 
 
 def large_png(dice: Dice) -> bytes:
@@ -55,7 +89,9 @@ def large_png(dice: Dice) -> bytes:
     return header + b"".join(part for part in parts if dice.roll(4))
 
 
-MAKE = any_file(SEEDS, TOKENS, lambda dice: large_png(dice) if dice.roll(8) == 7 else dice.pick(SEEDS))
+MAKE = any_file(
+    SEEDS, TOKENS, lambda dice: large_png(dice) if dice.roll(8) == 7 else dice.pick(SEEDS)
+)
 
 
 def test_open_image(tmp_path):

@@ -40,12 +40,15 @@ VALUES = ["a dog", ["a dog"], "1", "[[[[", "[" * 9000]
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        ("p.json", any_file([dumped(one) for one in RESULTS], (), documents(RESULTS, None, VALUES))),
+        (
+            "p.json",
+            any_file([dumped(one) for one in RESULTS], (), documents(RESULTS, None, VALUES)),
+        ),
         ("p.jsonl", any_file([b"\n".join(map(dumped, ROWS))], (), lines(ROWS, VALUES))),
-        ("p.csv", any_file([TABLE], [b"\n3,", b'"[']) ),
+        ("p.csv", any_file([TABLE], [b"\n3,", b'"['])),
         ("p.txt", any_file([b"a dog\na cat\n"])),
     ],
-)  # fmt: skip
+)
 def test_scores(tmp_path, name, make):
     file, references = tmp_path / name, tmp_path / "references.json"
     truth = {"1": ["the dog"], "2": ["the cat"]}
@@ -74,8 +77,17 @@ def test_document_frequencies(tmp_path):
     def another(dice: Dice) -> bytes:
         arrays = dict(good)
         name = dice.pick(sorted(arrays))
-        value = dice.pick([np.zeros(0), np.array(["x"]), np.array(2**40), np.zeros((2, 2), np.int64),
-                           np.array([-1]), np.array([np.nan]), np.array([1, 2**40, 0])])  # fmt: skip
+        value = dice.pick(
+            [
+                np.zeros(0),
+                np.array(["x"]),
+                np.array(2**40),
+                np.zeros((2, 2), np.int64),
+                np.array([-1]),
+                np.array([np.nan]),
+                np.array([1, 2**40, 0]),
+            ]
+        )
         arrays[name] = value
         np.savez_compressed(file, **arrays)
         return file.read_bytes()
@@ -84,23 +96,48 @@ def test_document_frequencies(tmp_path):
         file.write_bytes(content)
         DocumentFrequencies.load(file)
 
-    fuzz("document frequencies", any_file([seed], [b"{'descr': '<i8', 'shape': (9,)}"], another), read)
+    fuzz(
+        "document frequencies",
+        any_file([seed], [b"{'descr': '<i8', 'shape': (9,)}"], another),
+        read,
+    )
 
 
 # ---- what a run left ---------------------------------------------------------------------------
 
 RUN = {
     "metrics.json": [{"wer": 0.5, "loss": 1, "rougeL": 20.0}],
-    "history.jsonl": [{"step": 1, "epoch": 0.1, "loss": 2.0, "learning_rate": 1e-5},
-                      {"step": 2, "epoch": 0.2, "eval_loss": 2.0, "eval_wer": 0.5, "loss": 1.0}],
-    "predictions.jsonl": [{"image_id": "1", "prediction": "a dog", "score": -1.0, "before": "x",
-                           "references": ["the dog"], "metrics": {"wer": 0.5}}],
-    "run.json": [{"command": "finetune", "backend": "torch", "seconds": 3.5, "parameters": 10**7,
-                  "trainable": 5, "started": "2026-11-22T02:51:00+00:00", "train_images": 3,
-                  "versions": {"captionkit": "0.1"}, "warnings": ["w"], "images_per_second": 2.5}],
+    "history.jsonl": [
+        {"step": 1, "epoch": 0.1, "loss": 2.0, "learning_rate": 1e-5},
+        {"step": 2, "epoch": 0.2, "eval_loss": 2.0, "eval_wer": 0.5, "loss": 1.0},
+    ],
+    "predictions.jsonl": [
+        {
+            "image_id": "1",
+            "prediction": "a dog",
+            "score": -1.0,
+            "before": "x",
+            "references": ["the dog"],
+            "metrics": {"wer": 0.5},
+        }
+    ],
+    "run.json": [
+        {
+            "command": "finetune",
+            "backend": "torch",
+            "seconds": 3.5,
+            "parameters": 10**7,
+            "trainable": 5,
+            "started": "2026-11-22T02:51:00+00:00",
+            "train_images": 3,
+            "versions": {"captionkit": "0.1"},
+            "warnings": ["w"],
+            "images_per_second": 2.5,
+        }
+    ],
     "recipe.yaml": [{"model": "x", "data": {"dataset": "critters"}, "training": {"epochs": 2}}],
     "skipped.jsonl": [{"image_id": "1", "reason": "r", "split": "train"}],
-}  # fmt: skip
+}
 
 
 def left_by_run(dice: Dice) -> dict[str, bytes]:
@@ -114,11 +151,12 @@ def left_by_run(dice: Dice) -> dict[str, bytes]:
 
 MAKERS = {
     name: any_file(
-        [b"\n".join(map(dumped, rows))], (),
+        [b"\n".join(map(dumped, rows))],
+        (),
         lines(rows) if name.endswith("jsonl") else documents(rows),
     )
     for name, rows in RUN.items()
-}  # fmt: skip
+}
 
 
 def test_run_folder(tmp_path):

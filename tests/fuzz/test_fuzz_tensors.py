@@ -22,7 +22,18 @@ HEADER = {
     "c": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [22, 24]},
     "__metadata__": {"format": "pt"},
 }
-VALUES = ["F64", "BF16", "BOOL", "F8_E5M2", "F4", [2, 3], [0], [2**40, 2**40], [0, 2**63], [1, 1, 4]]
+VALUES = [
+    "F64",
+    "BF16",
+    "BOOL",
+    "F8_E5M2",
+    "F4",
+    [2, 3],
+    [0],
+    [2**40, 2**40],
+    [0, 2**63],
+    [1, 1, 4],
+]
 
 
 def with_header(document: object) -> bytes:
@@ -54,7 +65,10 @@ def test_safetensors(tmp_path):
 
 def test_index(tmp_path):
     (tmp_path / "one.safetensors").write_bytes(WHOLE)
-    index = {"metadata": {"total_size": 1}, "weight_map": {name: "one.safetensors" for name in PLAIN}}
+    index = {
+        "metadata": {"total_size": 1},
+        "weight_map": {name: "one.safetensors" for name in PLAIN},
+    }
 
     def read(content: bytes) -> None:
         (tmp_path / "model.safetensors.index.json").write_bytes(content)
@@ -80,7 +94,9 @@ def test_msgpack(tmp_path):
     def array(dice: Dice) -> bytes:
         """An array that is not what it says."""
         shape = [dice.pick(NUMBERS) for _ in range(dice.roll(4))]
-        kind = dice.pick(["float32", "O", "V8", "U4", "object", "f4,f4", "bfloat16", "datetime64", ""])
+        kind = dice.pick(
+            ["float32", "O", "V8", "U4", "object", "f4,f4", "bfloat16", "datetime64", ""]
+        )
         packed = msgpack.packb((shape, kind, bytes(dice.roll(64))), use_bin_type=True)
         value: object = msgpack.ExtType(dice.pick([1, 2, 3, 9]), packed)
         if dice.roll(3) == 0:
