@@ -63,7 +63,7 @@ def where_of(key: str, home: str) -> str:
 
 def digest(key: str) -> bytes:
     """16 bytes that stand for a key, so that a million of them stay small."""
-    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def displayed(where: str) -> str:

@@ -11,7 +11,10 @@ import pytest
 from fuzz.test_fuzz_archives import FILES, zipped
 from safetensors.numpy import save
 
+from captionkit.bulk.config import BulkConfig
 from captionkit.bulk.journal import Journal
+from captionkit.bulk.place import Place
+from captionkit.bulk.table_file import TableFile
 from captionkit.caption_tables import read_predictions, read_references
 from captionkit.data.files import load_jsonl
 from captionkit.data.preprocess import Preprocessor
@@ -29,6 +32,7 @@ from captionkit.evaluation import read_predictions as read_own_predictions
 from captionkit.metrics.document_frequencies import DocumentFrequencies
 from captionkit.recipe import DataConfig, Recipe
 from captionkit.run_folder import RunFolder
+from captionkit.score_files import score_files
 from captionkit.tensors import TensorFiles
 from captionkit.tracking import SkippedImages, read_history
 
@@ -193,6 +197,22 @@ def test_journal_rows_that_are_refused(tmp_path, change):
         file.write_text("".join(json.dumps(one) + "\n" for one in rows), "utf-8")
         journal = Journal(file) if kept else _with_warning(file)
         assert len(list(journal.rows())) == kept
+
+
+def test_a_file_of_captions_with_a_name_of_no_system(tmp_path):
+    output = tmp_path / "out.jsonl"
+    output.write_text('{"image": "\\ud800.png", "caption": "x"}\n', "utf-8")
+    place = Place(tmp_path, output, tmp_path, tmp_path / "failed", tmp_path / "review")
+    TableFile(place, BulkConfig(output=str(output))).look()
+
+
+def test_scores_of_lone_surrogates_can_be_written(tmp_path):
+    file = tmp_path / "p.jsonl"
+    file.write_text(
+        '{"image_id": "\\ud800", "prediction": "\\ud800", "references": ["x"]}', "utf-8"
+    )
+    score_files(file, None, ("wer",)).write_csv(tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_text("utf-8").splitlines()[1] == "?,?,1.0"
 
 
 def _with_warning(file):
