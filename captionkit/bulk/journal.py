@@ -130,13 +130,13 @@ class Journal:
         self._file = self._reader = None
 
     def _take(self, row: Row, end: int) -> None:
-        if "settings" in row:
-            self.settings = row["settings"]
-        elif "applied" in row:
-            self._applied = end
-        else:
+        if "image" in row:
             self.failures += "failed" in row
             self._states.put(digest(row["image"]), _FAILED if "failed" in row else _DONE)
+        elif "applied" in row:
+            self._applied = end
+        elif "settings" in row:
+            self.settings = row["settings"]
         self._end = end
 
     def _lines(self, start: int) -> Iterator[tuple[Row, int]]:
@@ -173,6 +173,7 @@ def _line(row: Row) -> bytes:
 
 
 def _parsed(line: bytes) -> Row | None:
+    """The row of a line: None for one that is not whole, empty for one that is none of ours."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -182,5 +183,5 @@ def _parsed(line: bytes) -> Row | None:
     if not isinstance(row, dict):
         return None
     if "image" in row:
-        return row if is_whole(row) else None
-    return row if isinstance(row.get("settings"), dict) or "applied" in row else None
+        return row if is_whole(row) else {}
+    return row if "applied" in row or isinstance(row.get("settings"), dict) else {}

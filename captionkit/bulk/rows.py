@@ -55,7 +55,7 @@ def is_whole(row: Row) -> bool:
     others, tokens = row.get("alternatives", []), row.get("token_probabilities", [])
     return (
         _is_text(row.get("caption"))
-        and _is_text(row.get("before", ""))
+        and isinstance(row.get("before", ""), str)
         and "score" in row
         and _is_score(row["score"])
         and _are(others, "caption", "score")
