@@ -19,6 +19,8 @@ nox.options.default_venv_backend = "virtualenv"
 QUICK = "not acceptance and not long and not oracle and not browser"  # these have own sessions
 # programs of tests run for less time than they compile
 QUICK_XLA = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
+# old libraries call what their own dependencies have deprecated since
+OLD = ("-W", "ignore::DeprecationWarning")
 SHARED = Path(__file__).parent.parent / "shared" / "data"
 
 
@@ -145,7 +147,7 @@ def tests_oldest_core(session: nox.Session) -> None:
     """All that knows no framework, with the oldest versions that pyproject admits."""
     session.install("-c", "constraints-oldest-core.txt", "-e", ".[test]")
     assert_absent(session, "torch", "jax")
-    pytest(session, "tests", "--ignore", "tests/backends", "-m", QUICK)
+    pytest(session, "tests", "--ignore", "tests/backends", "-m", QUICK, *OLD)
 
 
 @nox.session(name="tests-oldest-flax")
@@ -153,7 +155,7 @@ def tests_oldest_flax(session: nox.Session) -> None:
     """The Flax backend, with the oldest versions that pyproject admits."""
     session.install("-c", "constraints-oldest-flax.txt", "-e", ".[flax,test]")
     assert_absent(session, "torch")
-    pytest(session, "tests/backends/flax", "-m", QUICK, XLA_FLAGS=QUICK_XLA)
+    pytest(session, "tests/backends/flax", "-m", QUICK, *OLD, XLA_FLAGS=QUICK_XLA)
 
 
 @nox.session(name="tests-python", python=["3.12", "3.13"])
