@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from itertools import chain
 from pathlib import Path
 
@@ -17,6 +19,8 @@ nox.options.default_venv_backend = "virtualenv"
 QUICK = "not acceptance and not long and not oracle and not browser"  # these have own sessions
 # programs of tests run for less time than they compile
 QUICK_XLA = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
+# old libraries call what their own dependencies have deprecated since
+OLD = ("-W", "ignore::DeprecationWarning")
 SHARED = Path(__file__).parent.parent / "shared" / "data"
 
 
@@ -82,7 +86,7 @@ def tests_flax(session: nox.Session) -> None:
     """The Flax backend, where there is no torch."""
     install(session, "flax", "test")
     assert_absent(session, "torch")
-    paths = ("tests/backends/flax", "tests/test_import.py")
+    paths = ("tests/backends/flax", "tests/test_import.py", "tests/fuzz/test_fuzz_tensors.py")
     pytest_by_two(session, *paths, "-m", QUICK, XLA_FLAGS=QUICK_XLA)
 
 
@@ -142,6 +146,79 @@ def tests_oldest(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", "torch", "numpy")
     session.install("-c", "constraints-oldest.txt", "-e", ".[torch,test]")
     pytest(session, "tests/backends/torch", "-m", QUICK)
+
+
+@nox.session(name="tests-oldest-core")
+def tests_oldest_core(session: nox.Session) -> None:
+    """All that knows no framework, with the oldest versions that pyproject admits."""
+    session.install("-c", "constraints-oldest-core.txt", "-e", ".[test]")
+    assert_absent(session, "torch", "jax")
+    pytest(session, "tests", "--ignore", "tests/backends", "-m", QUICK, *OLD)
+
+
+@nox.session(name="tests-oldest-flax")
+def tests_oldest_flax(session: nox.Session) -> None:
+    """The Flax backend, with the oldest versions that pyproject admits."""
+    session.install("-c", "constraints-oldest-flax.txt", "-e", ".[flax,test]")
+    assert_absent(session, "torch")
+    pytest(session, "tests/backends/flax", "-m", QUICK, *OLD, XLA_FLAGS=QUICK_XLA)
+
+
+@nox.session(name="tests-python", python=["3.12", "3.13"])
+@nox.parametrize("part", ["core", "flax", "torch"])
+def tests_python(session: nox.Session, part: str) -> None:
+    """Core and each backend on the later Pythons: `nox -s "tests-python-3.13(part='core')"`."""
+    install(session, "test", *([] if part == "core" else [part]))
+    core = ("tests", "--ignore", "tests/backends")
+    paths = core if part == "core" else (f"tests/backends/{part}",)
+    pytest(session, *paths, "-m", QUICK, XLA_FLAGS=QUICK_XLA)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Hostile inputs, 100,000 for each reader, in ten chunks; hours. See docs/security.md.
+
+    What follows `--` goes to pytest, such as `-k yaml`; CHUNKS and EXAMPLES come from the
+    environment. The figures go to fuzz.jsonl.
+    """
+    install(session, "flax", "test")
+    examples = os.environ.get("CAPTIONKIT_FUZZ_EXAMPLES", "10000")
+    for chunk in range(int(os.environ.get("CAPTIONKIT_FUZZ_CHUNKS", "10"))):
+        pytest(
+            session, "tests/fuzz", CAPTIONKIT_FUZZ_EXAMPLES=examples,
+            CAPTIONKIT_FUZZ_SEED=str(chunk), CAPTIONKIT_FUZZ_LOG="fuzz.jsonl",
+        )  # fmt: skip
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known faults of what captionkit depends on; fails also where nobody could be asked."""
+    install(session, "flax")
+    session.install("pip-audit")
+    found = session.run(
+        "pip-audit", "--format", "json", "--progress-spinner", "off", "--skip-editable",
+        silent=True, success_codes=[0, 1], stderr=None,
+    )  # fmt: skip
+    start = str(found).find('{"dependencies"')
+    if start < 0:
+        session.error(f"NOTHING WAS AUDITED: the service gave no answer.\n{str(found)[-600:]}")
+    packages = json.loads(str(found)[start:].splitlines()[0])["dependencies"]
+    faults = [
+        f"{one['name']} {one['version']}: {', '.join(fault['id'] for fault in one['vulns'])}"
+        for one in packages
+        if one.get("vulns")
+    ]
+    if faults:
+        session.error("known faults:\n" + "\n".join(faults))
+    # pip-audit itself takes a service that knows none of the packages for good news
+    others = [one["name"] for one in packages if one["name"] != "captionkit"]
+    skipped = [one["name"] for one in packages if "skip_reason" in one and one["name"] in others]
+    if skipped:
+        session.error(
+            f"{len(skipped)} of {len(others)} packages were NOT AUDITED, since the service does "
+            f"not know them or was not reached: {', '.join(skipped[:9])}, ..."
+        )
+    session.log(f"{len(others)} packages audited, no known faults")
 
 
 @nox.session

@@ -38,7 +38,7 @@ class CaptionTable:
 def read_predictions(path: Path) -> CaptionTable:
     """One caption an image. Raises `DataError` for other files and for two of the same image."""
     table = _read(path, PREDICTION_COLUMNS)
-    double = [name for name, captions in table.captions.items() if len(captions) > 1]
+    double = [name for name, captions in table.captions.items() if len(captions) != 1]
     if double:
         raise DataError(
             f"{path} has {len(table.captions[double[0]])} captions of the image {double[0]!r}"
@@ -62,7 +62,8 @@ def _read(path: Path, columns: Sequence[str]) -> CaptionTable:
     table = CaptionTable(path)
     content = _json(path) if path.suffix.lower() == ".json" else None
     if isinstance(content, Mapping) and "annotations" in content:
-        for image in content.get("images", []):
+        images = content.get("images")
+        for image in images if isinstance(images, list) else ():
             if isinstance(image, Mapping) and {"id", "file_name"} <= image.keys():
                 table.aliases[Path(str(image["file_name"])).name] = str(image["id"])
     rows = list(_rows(path, content))
@@ -137,7 +138,7 @@ def _list_in_a_cell(text: str) -> Any:
     """A csv cell may hold a JSON list; a caption may start with a bracket too."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -160,7 +161,7 @@ def _json(path: Path) -> Any:
 def _parsed(text: str, path: Path, line: int | None) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         where = f"Line {line} of {path}" if line else str(path)
         raise DataError(f"{where} is not valid JSON: {error}.") from None
 

@@ -20,6 +20,7 @@ from captionkit.metrics.significance import (
     permutation_p_values,
     statistics_of,
 )
+from captionkit.printable import csv_cell
 from captionkit.score_files import (
     match_references,
     metric_for_files,
@@ -96,7 +97,10 @@ class Comparison:
     def write_csv(self, path: Path) -> None:
         """Write a row an image: its id, both predictions, both values of each key."""
         keys = [key for key in self.scores_a.per_image if key in self.scores_b.per_image]
-        columns: list[Sequence[object]] = [self.image_ids, self.predictions_a, self.predictions_b]
+        columns: list[Sequence[object]] = [
+            [csv_cell(text) for text in column]
+            for column in (self.image_ids, self.predictions_a, self.predictions_b)
+        ]
         for key in keys:
             columns += [self.scores_a.per_image[key], self.scores_b.per_image[key]]
         text = io.StringIO(newline="")

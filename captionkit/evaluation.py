@@ -230,8 +230,11 @@ def write_skipped(folder: Path, evaluation: Evaluation) -> None:
 
 
 def read_predictions(folder: Path) -> list[Prediction]:
-    """The predictions that a run kept."""
-    # split at line feeds only: captions may hold other separators
-    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
-    rows = [json.loads(line) for line in lines if line]
-    return [Prediction(**{**row, "references": tuple(row["references"])}) for row in rows]
+    """The predictions that a run kept. Raises DataError where they are damaged."""
+    file = folder / "predictions.jsonl"
+    try:
+        # split at line feeds only: captions may hold other separators
+        rows = [json.loads(line) for line in file.read_bytes().split(b"\n") if line]
+        return [Prediction(**{**row, "references": tuple(row["references"])}) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(f"{file} is damaged ({error!r:.200}). Evaluate the model again.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _NAMES = {"wer": "WER", "cer": "CER", "cider": "CIDEr", "rougeLsum": "ROUGE-Lsum"}
 _SAMPLES = 8
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _MARK = re.compile(r"<!-- written by captionkit ([0-9a-f]{16}) -->\n\Z")
 
 
@@ -27,18 +29,18 @@ def model_card(
         "library_name: transformers",
         "pipeline_tag: image-to-text",
         "tags: [image-captioning, captionkit]",
-        *([f"base_model: {recipe.model}"] if recipe.model and recipe.model.count("/") == 1 else []),
+        *([f"base_model: {recipe.model}"] if _HUB_ID.fullmatch(recipe.model or "") else []),
         "---",
         "",
-        f"# {folder.resolve().name}",
+        f"# {_cell(folder.resolve().name)}",
         "",
-        f"An image-captioning model, trained from `{recipe.model or recipe.encoder}` on "
-        f"{recipe.data.dataset or 'local files'} with captionkit.",
+        f"An image-captioning model, trained from {_code(recipe.model or recipe.encoder or '')} on "
+        f"{_cell(recipe.data.dataset or 'local files')} with captionkit.",
         "",
         "```python",
         "import captionkit",
         "",
-        f'captioner = captionkit.load("{name}")',
+        f"captioner = captionkit.load({json.dumps(name)})",
         'print(captioner.caption("photo.jpg")[0].text)',
         "```",
         "",
@@ -73,7 +75,7 @@ def _evaluation(
         "",
         "| metric | value |",
         "| --- | --- |",
-        *(f"| {_NAMES.get(key, key)} | {value:.4g} |" for key, value in metrics.items()),
+        *(f"| {_cell(_NAMES.get(key, key))} | {value:.4g} |" for key, value in metrics.items()),
         "",
         "## Sample captions",
         "",
@@ -91,6 +93,10 @@ def _cell(text: str) -> str:
     for special in "\\`*_[]<>|!#":
         text = text.replace(special, f"\\{special}")
     return " ".join(text.split())
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(text.replace('`', ' ').split())}`"
 
 
 def _hash(text: str) -> str:

@@ -146,7 +146,10 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except Exception as error:  # the readers of its many forms raise anything
+        tokenizer("a")  # what is wrong with its settings comes out only now
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # its readers raise anything; a panic in Rust is no Exception
         raise CheckpointError(
             f"{folder} has no tokenizer that can be loaded ({first_line(error)}). Save it there "
             "with tokenizer.save_pretrained(...)."

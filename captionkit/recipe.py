@@ -347,7 +347,7 @@ class Recipe:
         for part, kind in _PARTS.items():
             given = values.get(part, {})
             if not isinstance(given, Mapping):
-                raise ConfigError(f"{where}: {part!r} should hold settings, found {given!r}.")
+                raise ConfigError(f"{where}: {part!r} should hold settings, found {given!r:.80}.")
             _refuse_unknown(given, kind, f"{where}, under {part!r}")
             values[part] = kind(**given)
         _refuse_unknown(values, cls, where)
@@ -363,7 +363,9 @@ class Recipe:
 
     def to_json(self) -> str:
         """JSON text that `from_file` reads back to an equal recipe."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        # paths that are not UTF-8 hold lone surrogates, which JSON can escape
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
     @classmethod
     def from_file(cls, path: str | Path) -> Recipe:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.checkpoints import all_checkpoints, step_of, write_atomically
-from captionkit.errors import ConfigError, OutputError
+from captionkit.errors import ConfigError, DataError, OutputError
 from captionkit.evaluation import (
     Evaluation,
     Prediction,
@@ -195,7 +195,13 @@ class RunFolder:
     def metrics(self) -> dict[str, float]:
         """The metrics of the weights that were kept."""
         path = self.folder / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{path} is damaged ({error!r:.200}). Evaluate it again.") from None
+        if not isinstance(values, dict):
+            raise DataError(f"{path} should hold values by name. Evaluate the model again.")
+        return values
 
     def finish(
         self,

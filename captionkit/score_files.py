@@ -18,6 +18,7 @@ from captionkit.caption_tables import (
 from captionkit.checkpoints import write_atomically
 from captionkit.errors import DataError, OutputError
 from captionkit.metrics import score_pairs
+from captionkit.printable import csv_cell
 from captionkit.registry import get_metric
 from captionkit.types import Metric, Scores
 
@@ -52,7 +53,10 @@ class FileScores:
     def write_csv(self, path: Path) -> None:
         """Write a row an image: its id, the prediction, its value of each key."""
         keys = list(self.scores.per_image)
-        columns = [self.image_ids, self.predictions, *self.scores.per_image.values()]
+        texts = [
+            [csv_cell(text) for text in column] for column in (self.image_ids, self.predictions)
+        ]
+        columns = [*texts, *self.scores.per_image.values()]
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["image_id", "prediction", *keys])
@@ -114,7 +118,8 @@ def metric_for_files(name: str, document_frequencies: Path | None = None) -> Met
 def write_output(path: Path, text: str) -> None:
     """Write a file that the user asked for. Raises `OutputError`."""
     try:
-        write_atomically(path, text)
+        # lone surrogates, out of JSON, have no form in UTF-8
+        write_atomically(path, text.encode("utf-8", "replace").decode("utf-8"))
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror}.") from None
 

@@ -68,8 +68,8 @@ def _files_by_tensor(folder: Path) -> dict[str, Path]:
     try:
         homes = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): folder / Path(home).name for name, home in homes.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} cannot be read: {error!r}.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} cannot be read: {error!r:.200}.") from None
 
 
 def _open(path: Path) -> Any:
@@ -77,7 +77,7 @@ def _open(path: Path) -> Any:
 
     try:
         return safe_open(path, framework="numpy")
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
@@ -86,9 +86,9 @@ def _read(file: Any, path: Path, name: str) -> numpy.ndarray:
 
     try:
         return file.get_tensor(name)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: the tensor {name} cannot be read: {error}") from None
-    except TypeError:  # numpy knows no bfloat16
+    except (TypeError, AttributeError):  # numpy knows no bfloat16, nor floats of 8 bits
         return _read_bfloat16(path, name)
 
 

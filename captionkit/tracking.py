@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captionkit.printable import printable
 from captionkit.processes import is_main_process
 from captionkit.types import TrainEvent
 
@@ -139,14 +140,24 @@ def _rows_until(path: Path, resume_step: int | None) -> list[dict[str, Any]]:
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The rows of a history.jsonl; a last line that was cut off is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    return _whole_rows(path, step=int)
+
+
+def _whole_rows(path: Path, **kinds: type) -> list[dict[str, Any]]:
+    """The rows up to the first that is damaged, or lacks a value of one of these kinds."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n"):
         if not line:
             continue
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict) or not all(
+            isinstance(row.get(n), k) for n, k in kinds.items()
+        ):
+            break
+        rows.append(row)
     return rows
 
 
@@ -210,7 +221,7 @@ class ProgressBar:
             self.bar.write(f"step {event.step}: {values}", file=sys.stderr)
         elif event.kind == "skip" and (key := _image_of(event)) not in self.skipped:
             self.skipped.add(key)
-            self.bar.write(f"skipped: {event.values['reason']}", file=sys.stderr)
+            self.bar.write(printable(f"skipped: {event.values['reason']}"), file=sys.stderr)
 
     def evaluating(self, done: int, total: int) -> None:
         """Show in the bar how far an evaluation is."""
@@ -240,7 +251,7 @@ class SkippedImages:
         self.reasons: dict[str, str] = {}
         self.seen: set[tuple[str, str]] = set()
         if keep and path.exists():
-            for row in read_history(path):
+            for row in _whole_rows(path, image_id=str, reason=str):
                 self._add(row)
         else:
             path.unlink(missing_ok=True)
@@ -253,7 +264,7 @@ class SkippedImages:
 
     def _add(self, row: Mapping[str, Any]) -> bool:
         """Take note of an image; False where it is known."""
-        split, image_id = row.get("split", "train"), row["image_id"]
+        split, image_id = str(row.get("split", "train")), row["image_id"]
         if (split, image_id) in self.seen:
             return False
         self.seen.add((split, image_id))

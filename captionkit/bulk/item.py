@@ -21,8 +21,9 @@ class ArchivePart:
     def read_bytes(self) -> bytes:
         """The bytes; fewer than `size` where the file is cut off."""
         with open(self.file, "rb") as file:
+            left = max(0, os.fstat(file.fileno()).st_size - self.offset)
             file.seek(self.offset)
-            return file.read(self.size)
+            return file.read(min(self.size, left))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def where_of(key: str, home: str) -> str:
 
 def digest(key: str) -> bytes:
     """16 bytes that stand for a key, so that a million of them stay small."""
-    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def displayed(where: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from captionkit.bulk.digests import DigestMap
 from captionkit.bulk.item import digest, displayed
+from captionkit.bulk.rows import is_whole
 
 Row = dict[str, Any]
 
@@ -129,13 +130,13 @@ class Journal:
         self._file = self._reader = None
 
     def _take(self, row: Row, end: int) -> None:
-        if "settings" in row:
-            self.settings = row["settings"]
-        elif "applied" in row:
-            self._applied = end
-        else:
+        if "image" in row:
             self.failures += "failed" in row
             self._states.put(digest(row["image"]), _FAILED if "failed" in row else _DONE)
+        elif "applied" in row:
+            self._applied = end
+        elif "settings" in row:
+            self.settings = row["settings"]
         self._end = end
 
     def _lines(self, start: int) -> Iterator[tuple[Row, int]]:
@@ -172,15 +173,15 @@ def _line(row: Row) -> bytes:
 
 
 def _parsed(line: bytes) -> Row | None:
+    """The row of a line: None for one that is not whole, empty for one that is none of ours."""
     if not line.endswith(b"\n"):
         return None
     try:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(row, dict) and (
-        isinstance(row.get("image"), str)
-        or isinstance(row.get("settings"), dict)
-        or "applied" in row
-    )
-    return row if whole else None
+    if not isinstance(row, dict):
+        return None
+    if "image" in row:
+        return row if is_whole(row) else {}
+    return row if "applied" in row or isinstance(row.get("settings"), dict) else {}

@@ -14,6 +14,7 @@ from captionkit.bulk.pipeline import caption_items
 from captionkit.bulk.rows import caption_row
 from captionkit.bulk.wording import kept_caption, one_line
 from captionkit.errors import DataError, ImageError
+from captionkit.printable import printable
 from captionkit.types import Caption
 
 
@@ -44,7 +45,8 @@ def print_captions(
                     "on without such images."
                 )
             skipped += 1
-            print(f"captionkit: skipped: {displayed(item.where)}: {outcome}", file=sys.stderr)
+            reason = printable(str(outcome))
+            print(f"captionkit: skipped: {displayed(item.where)}: {reason}", file=sys.stderr)
     if not captioned:
         raise DataError(f"None of the {skipped:,} images could be captioned.")
     if skipped:
@@ -58,4 +60,4 @@ def _lines(key: str, captions: list[Caption], config: BulkConfig) -> list[str]:
         line = json.dumps(caption_row(key, captions, text, None), ensure_ascii=False)
         return [line.encode("utf-8", "backslashreplace").decode()]
     texts = [text, *(one_line(other.text) for other in captions[1:])]
-    return [f"{displayed(key)}: {text}" for text in texts]
+    return [f"{displayed(key)}: {printable(text)}" for text in texts]

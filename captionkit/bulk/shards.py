@@ -9,11 +9,13 @@ from pathlib import PurePosixPath
 
 from captionkit.bulk.item import ArchivePart, Item, displayed
 from captionkit.data.files import IMAGE_ENDINGS
+from captionkit.data.tars import BoundedHeader
 from captionkit.errors import DataError
 
 TAR_ENDINGS = (".tar",)
 COMPRESSED_ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
+_TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError)
 _LARGEST = 2**30  # bytes; no photo has so many, and a header may claim anything
 
 
@@ -26,8 +28,8 @@ def images_in_tar(path: str) -> Iterator[Item]:
     path = os.path.abspath(path)
     stem = os.path.splitext(os.path.basename(path))[0]
     try:
-        archive = tarfile.open(path, "r:")  # noqa: SIM115 (closed below, with its own errors)
-    except (tarfile.TarError, OSError, EOFError) as error:
+        archive = tarfile.open(path, "r:", tarinfo=BoundedHeader)  # noqa: SIM115 (closed below, with its own errors)
+    except _TAR_ERRORS as error:
         raise DataError(
             f"{displayed(path)} is not a tar file that can be read ({error})."
         ) from None
@@ -43,7 +45,7 @@ def images_in_tar(path: str) -> Iterator[Item]:
                 where = f"{path}::{name}"
                 part = ArchivePart(path, member.offset_data, member.size)
                 yield Item(where, f"{stem}/{name}", part, _problem(member, name))
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except _TAR_ERRORS as error:
             problem = f"the tar file is damaged, and what follows in it is lost ({error})"
             yield Item(path, stem, "", problem)
 

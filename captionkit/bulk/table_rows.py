@@ -6,18 +6,16 @@ import csv
 import io
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from captionkit.bulk.item import displayed
 from captionkit.errors import DataError, first_line
+from captionkit.printable import csv_cell, from_csv_cell
 
 Row = dict[str, Any]
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet would compute
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")  # such as a score that was read as text
 _AT_ONCE = 1000  # rows
 
 
@@ -89,7 +87,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
                         f"{len(header)}",
                     )
                 if fields:
-                    yield dict(zip(header, map(_unescaped, fields), strict=True))
+                    yield dict(zip(header, map(from_csv_cell, fields), strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
             raise _not_valid(path, f"line {reader.line_num}: {error}") from None
 
@@ -99,20 +97,9 @@ def _write_csv(file: BinaryIO, rows: Iterable[Row], names: Sequence[str]) -> Non
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
-        writer.writerow([_escaped(row.get(name)) for name in names])
+        writer.writerow([csv_cell(row.get(name)) for name in names])
     text.flush()
     text.detach()
-
-
-def _escaped(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: ' in front, as OWASP's CSV page advises."""
-    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
-
-
-def _unescaped(value: str) -> str:
-    return value[1:] if value.startswith("'") and _FORMULA.match(value) else value
 
 
 # ---- Parquet -----------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class TextFiles:
         """
         failures, folders = [], set()
         for row in rows:
-            if "caption" not in row:
+            if "caption" not in row or (self.place.output is not None and "file" not in row):
                 continue
             path = self._path_of_row(row)
             try:

@@ -24,7 +24,8 @@ def kept_caption(text: str, before: str | None, config: BulkConfig) -> str:
         caption = f"{caption}{between}{before}"
     if config.trigger and not _has_word(caption, config.trigger):
         caption = f"{config.trigger}{config.separator}{caption}"
-    return caption
+    # what JSON or a command line brought in may have no form in UTF-8
+    return caption.encode("utf-8", "replace").decode("utf-8")
 
 
 def one_line(text: str) -> str:

@@ -21,6 +21,7 @@ from captionkit.errors import (
     ConfigError,
     TrainingInterrupted,
 )
+from captionkit.printable import printable
 from captionkit.settings import nearest
 
 # most return nothing, which is status 0
@@ -51,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         return _COMMANDS[name](rest) or 0
     except (TrainingInterrupted, CaptioningInterrupted) as error:
-        print(f"\ncaptionkit: {error}", file=sys.stderr)
+        print(printable(f"\ncaptionkit: {error}"), file=sys.stderr)
         return 130
     except CaptionkitError as error:
-        print(f"captionkit: {error}", file=sys.stderr)
+        print(printable(f"captionkit: {error}"), file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("\ncaptionkit: interrupted", file=sys.stderr)
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     # one line, without the place in our code that the user cannot do anything about
-    print(f"captionkit: warning: {message}", file=sys.stderr)
+    print(printable(f"captionkit: warning: {message}"), file=sys.stderr)
 
 
 def _overview() -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from captionkit.cli.form import parse
+from captionkit.printable import printable
 
 
 @dataclasses.dataclass
@@ -73,7 +74,7 @@ def compare(arguments: list[str]) -> None:
 
 
 def _show(result: Any, given: _Files) -> None:
-    print(result.table())
+    print(printable(result.table()))
     if given.json:
         result.write_json(given.json)
     if given.csv:

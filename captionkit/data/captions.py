@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from captionkit.errors import ConfigError, DataError
+from captionkit.errors import ConfigError, DataError, first_line
 
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
@@ -42,7 +42,10 @@ def encode_captions(
         )
     room = None if max_tokens is None else max_tokens - len(start) - len(end)
     # verbose=False: no word about the tokenizer's own limit, ours is below
-    bodies = tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"]
+    try:
+        bodies = tokenizer(captions, add_special_tokens=False, verbose=False)["input_ids"]
+    except Exception as error:  # such as no token for words that it does not know
+        raise DataError(f"The tokenizer cannot take these captions: {first_line(error)}") from None
     encoded = [[*start, *body[:room], *end] for body in bodies]
 
     for i, ids in enumerate(encoded):

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from captionkit.data.arrow import listed
+from captionkit.data.images import formats
 
 if TYPE_CHECKING:
     from captionkit.data.dataset import CaptionDataset
@@ -57,7 +58,7 @@ def image_size(source: ImageSource) -> str:
     """ "640x480", as the header says; "0x0" where it cannot be read."""
     try:
         file = source if isinstance(source, (str, Path)) else io.BytesIO(_bytes(source))
-        with Image.open(file) as image:
+        with Image.open(file, formats=formats()) as image:
             return f"{image.width}x{image.height}"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"{TOO_LARGE}x{TOO_LARGE}"

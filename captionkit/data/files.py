@@ -12,7 +12,7 @@ from captionkit.data import columns
 from captionkit.data.arrow import NO_URLS, listed
 from captionkit.data.dataset import CaptionDataset
 from captionkit.data.fetch import is_url
-from captionkit.data.paths import below, data_folder, outside, spellings
+from captionkit.data.paths import below, data_folder, exists, outside, spellings
 from captionkit.data.shards import SPLIT_WORDS
 from captionkit.data.tables import CSV_ENDINGS, JSON_ENDINGS, read_rows
 from captionkit.errors import DataError
@@ -237,7 +237,7 @@ def check_present(
         if place not in listings:
             listings[place] = _listing(folder / place)
         # the file system may ignore case, or spell accents otherwise than the metadata
-        if file_name not in listings[place] and not (folder / path).exists():
+        if file_name not in listings[place] and not exists(folder / path):
             missing.append(path)
     if missing and (config.on_bad_image == "stop" or len(missing) == len(paths)):
         raise DataError(

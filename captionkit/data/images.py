@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import os
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +19,12 @@ from captionkit.errors import ImageError
 if TYPE_CHECKING:
     from captionkit.types import ImageSource
 
+_FORMATS = (
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM",
+    "ICO", "TGA", "PCX", "JXL",
+)  # fmt: skip
+_ALONE = 2**25  # pixels; of larger pictures only one is decoded at a time, to bound the memory
+_one_large = threading.Lock()
 _ORIENTATION = 0x0112  # EXIF tag; its values say how the stored pixels have to be turned
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,13 +52,23 @@ def open_image(source: ImageSource, allow_urls: bool = False) -> Image.Image:
             return _rgb(_upright(source))
         if isinstance(source, np.ndarray):
             return _rgb(_from_array(source))
-        with Image.open(_file(source, allow_urls)) as image:
+        with Image.open(_file(source, allow_urls), formats=formats()) as image, _in_turn(image):
             image.load()
             return _rgb(_upright(image))
     except ImageError as error:
         raise ImageError(f"Cannot read {describe(source)}: {error}") from None
     except Exception as error:  # decoders raise anything: SyntaxError, struct.error, ...
         raise ImageError(f"Cannot read {describe(source)}: {_reason(error)}") from None
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read, of those that this Pillow can: photos and drawings.
+
+    Not the rest of what it knows: EPS is a program that it has Ghostscript run.
+    """
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def encode_png(source: ImageSource) -> bytes:
@@ -97,6 +116,10 @@ def _file(source: object, allow_urls: bool) -> Path | io.BytesIO:
     with path.open("rb") as file:
         _check_start(file.read(16))
     return path
+
+
+def _in_turn(image: Image.Image) -> contextlib.AbstractContextManager[Any]:
+    return _one_large if image.width * image.height > _ALONE else contextlib.nullcontext()
 
 
 def _content(content: bytes | bytearray) -> io.BytesIO:

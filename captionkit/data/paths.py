@@ -32,6 +32,14 @@ def below(path: str, folders: Sequence[str]) -> str | None:
     return None
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; what no system could name is not there."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
+
+
 def spellings(folder: Path) -> tuple[str, str]:
     """A folder as it is named, and as it is without links: paths may be written in either way."""
     return str(folder), os.path.realpath(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import posixpath
 import tarfile
@@ -13,7 +14,26 @@ from pathlib import Path
 from captionkit.errors import DataError, ImageError
 
 MEMBER_BYTES = 256 * 2**20  # of a compressed tar; no photo is larger, a bomb is
+HEADER_BYTES = 2**20  # of the long names and the attributes of a member
+_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+          tarfile.SOLARIS_XHDTYPE)  # fmt: skip
+_TAR_ERRORS = (OSError, EOFError, tarfile.TarError, ValueError, OverflowError, zlib.error,
+               lzma.LZMAError)  # fmt: skip
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}
+
+
+class BoundedHeader(tarfile.TarInfo):
+    """A header of a tar. One that announces more than HEADER_BYTES of names is refused.
+
+    tarfile reads such a header whole, and in a compressed tar a few bytes stand for any number.
+    """
+
+    def _proc_member(self, opened: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _NAMES and not 0 <= self.size <= HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        if self.size < 0:
+            raise tarfile.ReadError("a file of less than no bytes")
+        return super()._proc_member(opened)  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -31,11 +51,11 @@ class TarMember:
     def read_bytes(self) -> bytes:
         """The content. Raises OSError, or ImageError where the tar has become shorter."""
         with open(self.archive, "rb") as file:
+            # a header may claim any size, and Python makes room for what it is asked to read
+            if self.offset + self.size > os.fstat(file.fileno()).st_size:
+                raise ImageError("the tar is shorter than it says, or has become shorter")
             file.seek(self.offset)
-            content = file.read(self.size)
-        if len(content) < self.size:
-            raise ImageError("the tar has become shorter since it was indexed")
-        return content
+            return file.read(self.size)
 
 
 def compression(archive: Path) -> str | None:
@@ -59,20 +79,20 @@ def members(archive: Path) -> Iterator[TarMember]:
             "for photos, or set streaming=True."
         )
     try:
-        with tarfile.open(archive, "r:") as opened:
+        with tarfile.open(archive, "r:", tarinfo=BoundedHeader) as opened:
             for info in opened:
                 if _is_file(info, archive):
                     name = _normal(info.name, archive)
                     yield TarMember(str(archive), name, info.offset_data, info.size)
             _check_end(archive, opened.offset)
-    except (OSError, tarfile.TarError, ValueError) as error:
+    except _TAR_ERRORS as error:
         raise _unreadable(archive, error) from None
 
 
 def contents(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file of a tar, compressed or not, in one pass. Raises DataError."""
     try:
-        with tarfile.open(archive, "r|*") as opened:
+        with tarfile.open(archive, "r|*", tarinfo=BoundedHeader) as opened:
             for info in opened:
                 if not _is_file(info, archive):
                     continue
@@ -83,7 +103,7 @@ def contents(archive: Path) -> Iterator[tuple[str, bytes]]:
                     )
                 file = opened.extractfile(info)
                 yield name, file.read() if file else b""
-    except (OSError, EOFError, tarfile.TarError, ValueError, zlib.error) as error:
+    except _TAR_ERRORS as error:
         raise _unreadable(archive, error) from None
 
 
@@ -110,10 +130,20 @@ def _is_file(info: tarfile.TarInfo, archive: Path) -> bool:
 
 
 def _normal(name: str, archive: Path) -> str:
+    if not _is_unicode(name):
+        raise DataError(f"{archive}: the name {name!a} is not UTF-8. Pack it under another one.")
     normal = posixpath.normpath(name)
     if normal.split("/")[0] in ("", ".."):
         raise DataError(f"{archive}: the name {name!r} leads out of the archive.")
     return normal
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unreadable(archive: Path, error: Exception) -> DataError:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.data import columns
-from captionkit.data.arrow import listed
+from captionkit.data.arrow import caption_list, listed
 from captionkit.data.dataset import CaptionDataset
 from captionkit.data.files import IMAGE_ENDINGS
 from captionkit.data.shards import shard_files
@@ -150,7 +150,9 @@ def _row(
     ending = _image_ending(sample, where, config)
     if ending is None:
         return None
-    return f"{_shard(file)}/{key}", sample[ending], _captions(sample, where, config)
+    image_id = f"{_shard(file)}/{key}"
+    captions = caption_list(_captions(sample, where, config), image_id, str(file))
+    return image_id, sample[ending], captions
 
 
 def _image_ending(sample: Mapping[str, Any], where: str, config: DataConfig) -> str | None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMBER_BYTES = 256 * 2**20  # no photo is larger; a bomb claims to be
-ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError,
-              RuntimeError, struct.error, zlib.error)  # fmt: skip
+ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, IndexError,
+              RuntimeError, ValueError, OverflowError, struct.error, zlib.error)  # fmt: skip
 
 _ENCRYPTED = 1  # bit of the flags
 _HEADER = struct.Struct("<4s5H3I2H")  # of a member: APPNOTE.TXT of PKWARE, 4.3.7
@@ -88,7 +88,7 @@ def _directory(archive: Path) -> pa.Table:
     import pyarrow as pa
 
     with zipfile.ZipFile(archive) as opened:
-        files = [info for info in opened.infolist() if not info.is_dir()]
+        files = [info for info in opened.infolist() if not info.filename.endswith("/")]
     readable = [-1 if info.flag_bits & _ENCRYPTED else info.compress_type for info in files]
     columns = {
         "archive": pa.array([str(archive)] * len(files), pa.string()),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from captionkit.data.images import open_image
+from captionkit.data.images import formats, open_image
 from captionkit.doctor.jpeg import missing_scans
 from captionkit.doctor.listing import Entry
 from captionkit.doctor.signatures import guess
@@ -167,7 +167,7 @@ def _opened(source: Any, stack: contextlib.ExitStack) -> Image.Image:
     if isinstance(source, np.ndarray):
         return open_image(source)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return stack.enter_context(Image.open(file))
+    return stack.enter_context(Image.open(file, formats=formats()))
 
 
 def _start(source: Any) -> bytes:

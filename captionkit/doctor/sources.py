@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.data import find_source
-from captionkit.data.paths import data_folder
+from captionkit.data.paths import data_folder, exists
 from captionkit.doctor.coco import list_coco
 from captionkit.doctor.folder import list_folder
 from captionkit.doctor.kinds import KINDS
@@ -153,4 +153,4 @@ def _ask_source(config: DataConfig, source: Any, splits: tuple[str, ...], listin
 
 
 def _is_missing(entry: Entry) -> bool:
-    return isinstance(entry.source, str) and not Path(entry.source).exists()
+    return isinstance(entry.source, str) and not exists(Path(entry.source))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from captionkit.doctor.findings import Diagnosis, Finding, Item
 from captionkit.doctor.kinds import LEVELS
+from captionkit.printable import printable
 
 _HEADS = {
     "error": "ERRORS: these stop training, lose data or spoil an evaluation",
@@ -18,7 +19,7 @@ _WIDTH = 100
 
 def as_text(diagnosis: Diagnosis, shown: int = 5) -> str:
     """The whole diagnosis, of each finding at most `shown` cases."""
-    return "\n".join(_lines(diagnosis, shown))
+    return "\n".join(printable(line) for line in _lines(diagnosis, shown))
 
 
 def summary(diagnosis: Diagnosis) -> str:

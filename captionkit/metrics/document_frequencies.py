@@ -17,6 +17,7 @@ from captionkit.metrics.pairs import require_references
 from captionkit.metrics.word_corpus import MAX_ORDER, KnownNgrams, WordCorpus
 
 _FORMAT = 1
+_LARGEST = 2**31  # bytes; those of all of COCO take a twentieth
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,15 @@ class DocumentFrequencies:
         """Read what `save` wrote. Raises `MetricError` for any other file."""
         try:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                if sum(info.file_size for info in file.zip.infolist()) > _LARGEST:
+                    raise ValueError(f"it unpacks to more than {_LARGEST // 2**30} GiB")
                 arrays = {name: file[name] for name in file.files}
             return _checked(arrays)
         except FileNotFoundError:
             raise MetricError(f"There is no file {path} with document frequencies.") from None
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, MemoryError) as error:
             reason = f"{type(error).__name__}: {error}"
         raise MetricError(
             f"{path} does not hold document frequencies, or is damaged ({reason}). "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,28 +18,36 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 def render_page(template: str, path: Path, context: Mapping[str, Any]) -> Path:
     """Render a template and put it at `path` in one move. Raises OutputError."""
+    inlined = {
+        name: (_TEMPLATES / name).read_text(encoding="utf-8").strip()
+        for name in ("style.css", "early.js", "script.js")
+    }
+    html = (
+        _environment()
+        .get_template(template)
+        .render(
+            context,
+            style=inlined["style.css"],
+            early_script=inlined["early.js"],
+            script=inlined["script.js"],
+            policy=_policy(inlined),
+            version=captionkit.__version__,
+        )
+    )
+    return _write(path, html)
+
+
+@functools.cache
+def _environment() -> Any:
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    inlined = {
-        name: (_TEMPLATES / name).read_text(encoding="utf-8").strip()
-        for name in ("style.css", "early.js", "script.js")
-    }
-    html = environment.get_template(template).render(
-        context,
-        style=inlined["style.css"],
-        early_script=inlined["early.js"],
-        script=inlined["script.js"],
-        policy=_policy(inlined),
-        version=captionkit.__version__,
-    )
-    return _write(path, html)
 
 
 def _policy(inlined: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captionkit.errors import DataError
+from captionkit.settings import parse_yaml
 
 FILES = ("metrics.json", "predictions.jsonl", "history.jsonl", "run.json", "recipe.yaml")
 
@@ -73,13 +74,11 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
-    import yaml
-
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError):
         values = None
     return _mapping(values, path, problems)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
 import re
@@ -60,7 +61,11 @@ def shape_of(uris: Iterable[str | None]) -> str:
     """The box that suits most pictures: "square", "wide" or "tall"."""
     ratios = []
     for uri in list(filter(None, uris))[:60]:
-        with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
+        content = io.BytesIO(base64.b64decode(uri.partition(",")[2]))
+        with (
+            contextlib.suppress(OSError, ValueError, SyntaxError),  # of a page that is damaged
+            Image.open(content, formats=("WEBP", "JPEG")) as image,
+        ):
             ratios.append(image.width / image.height)
     middle = sorted(ratios)[len(ratios) // 2] if ratios else 1.3
     return "wide" if middle > 1.15 else "tall" if middle < 0.87 else "square"

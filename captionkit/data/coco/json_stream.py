@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 _CHUNK = 2**20  # bytes
+_LARGEST = 2**26  # characters of one item; a caption with all that goes with it has a few hundred
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SEPARATOR = re.compile(r"[ \t\n\r]*([,\]])[ \t\n\r]*")
 _decode = json.JSONDecoder().raw_decode
@@ -115,6 +116,8 @@ class _Text:
 
     def _more(self) -> bool:
         rest = self._part[self._at :]
+        if len(rest) > _LARGEST:
+            raise self.wrong(f"one value is longer than {_LARGEST:,} characters")
         # as much again, so that an item of any size is taken in after few attempts
         new, content = "", b"..."
         while content and not new:

@@ -41,8 +41,8 @@ def _files(folder: Path) -> list[Path]:
     try:
         homes = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
         return [folder / Path(name).name for name in sorted(set(homes.values()))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / _INDEX} cannot be read: {error!r}.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{folder / _INDEX} cannot be read: {error!r:.200}.") from None
 
 
 def _restore(path: Path) -> dict[str, Any]:
