@@ -115,22 +115,17 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
         should_stop = stack.enter_context(stop_requested_by_signal())
         model = models.prepare_model(source, scratch / "model", train, plan.trust_remote_code)
         with Tracking(run, resume_step) as tracking:
-            if (
-                resume_step
-                and Plan(
+            if resume_step:
+                timetable = Plan(
                     plan, 1, resume_step, validation is not None, higher_is_better, tracking.history
-                ).out_of_patience
-            ):
-                raise ConfigError(
-                    f"This run was stopped early, after step {resume_step}: there is nothing to go on "
-                    f"with. Only a higher early_stopping_patience lets it go on (it is "
-                    f"{plan.training.early_stopping_patience})."
                 )
+                _check_patience(timetable, resume_step)
             evaluator = None
             if validation is not None:
                 evaluator = Evaluator(
-                    validation, plan.training.metrics, plan.decoding, plan.training.eval_batch_size,
-                    plan.data.on_bad_image, run.folder, tracking.on_evaluation_batch, tracking.on_skip,
+                    validation, plan.training.metrics, plan.decoding,
+                    plan.training.eval_batch_size, plan.data.on_bad_image, run.folder,
+                    tracking.on_evaluation_batch, tracking.on_skip,
                 )  # fmt: skip
             job = TrainingJob(
                 plan, options, model, run.root, train, evaluator, tracking, should_stop,
@@ -252,6 +247,14 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
 
 
 _PARTS = ("data", "training", "decoding")
+
+
+def _check_patience(timetable: Plan, resume_step: int) -> None:
+    if timetable.out_of_patience:
+        raise ConfigError(
+            f"This run was stopped early, after step {resume_step}: there is nothing to go on with. "
+            f"Only a higher early_stopping_patience lets it go on (it is {timetable.patience})."
+        )
 
 
 def _source(recipe: Recipe, created: Path) -> Path:
