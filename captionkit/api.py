@@ -252,8 +252,8 @@ _PARTS = ("data", "training", "decoding")
 def _check_patience(timetable: Plan, resume_step: int) -> None:
     if timetable.out_of_patience:
         raise ConfigError(
-            f"This run was stopped early, after step {resume_step}: there is nothing to go on with. "
-            f"Only a higher early_stopping_patience lets it go on (it is {timetable.patience})."
+            f"This run was stopped early, after step {resume_step}: there is nothing to go on with."
+            f" Only a higher early_stopping_patience lets it go on (it is {timetable.patience})."
         )
 
 

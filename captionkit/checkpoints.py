@@ -30,17 +30,21 @@ def removed_unless_written(folder: Path, what: str = "") -> Iterator[None]:
     what: its name in the message, where it is no checkpoint. Raises OutputError, also for what
     safetensors, torch and orbax make of an error of the system's.
     """
+    free = ""
     try:
         yield
     except CaptionkitError:
         raise
     except Exception as error:
+        # some libraries do not say that the disk is full
+        with contextlib.suppress(OSError):
+            free = f" ({shutil.disk_usage(folder.parent).free:,} bytes are free there)"
         shutil.rmtree(folder, ignore_errors=True)
         whole = [f for f in _newest_first(folder.parent) if damage(f) is None]
         kept = f"resume goes on from {whole[0].name}." if whole else "no checkpoint was saved yet."
         raise OutputError(
-            f"{what or folder.name} could not be written to {folder.parent}: {first_line(error)}. "
-            f"Make room, or make the folder writable again; {kept}"
+            f"{what or folder.name} could not be written to {folder.parent}: {first_line(error)}"
+            f"{free}. Make room, or make the folder writable again; {kept}"
         ) from error
 
 

@@ -4,8 +4,8 @@
 
 It resumes the run in WORK/run if there is one. On standard output it says where it is, a line each:
 `start STEP`, `step STEP`, `save STEP` (a checkpoint is begun), `saved STEP` (its manifest is
-written), `end`. With CALL, a number, it kills itself (SIGKILL) before the CALL-th of the calls, from
-the first checkpoint of the process on, that change something on the disk.
+written), `end`. With CALL, a number, it kills itself (SIGKILL) before the CALL-th of the calls that
+change something on the disk, counted from the first checkpoint of the process on.
 """
 
 from __future__ import annotations
@@ -33,20 +33,28 @@ SETTINGS = {
 
 def main():
     backend, work, *call = sys.argv[1:]
-    work = Path(work)
-    model = work / "tiny.json"
-    if not model.exists():
-        model.write_text(json.dumps(GIT))
     say_where_it_is()
     if call:
         kill_before(int(call[0]))
-    options = {"device": "cpu"} if backend == "torch" else {}
-    begun = (work / "run" / "captionkit" / "recipe.yaml").exists()
-    captionkit.finetune(
-        model=str(model), dataset=pairs(work), output_dir=str(work / "run"), backend=backend,
-        resume=begun, **options, **SETTINGS,
-    )  # fmt: skip
+    train(backend, Path(work))
     say("end")
+
+
+def train(backend, work, **settings):
+    """Begin the run in WORK/run, or go on with it."""
+    if backend == "torch":
+        import torch
+
+        torch.set_num_threads(1)  # more threads sum in another order
+        settings["device"] = "cpu"
+    model = work / "tiny.json"
+    if not model.exists():
+        model.write_text(json.dumps(GIT))
+    begun = (work / "run" / "captionkit" / "recipe.yaml").exists()
+    return captionkit.finetune(
+        model=str(model), dataset=pairs(work), output_dir=str(work / "run"), backend=backend,
+        resume=begun, **{**SETTINGS, **settings},
+    )  # fmt: skip
 
 
 def pairs(work):
@@ -111,8 +119,4 @@ def kill_before(number):
 
 
 if __name__ == "__main__":
-    if "torch" in sys.argv[1:2]:
-        import torch
-
-        torch.set_num_threads(1)  # more threads sum in another order
     main()

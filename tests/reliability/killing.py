@@ -16,7 +16,6 @@ HERE = Path(__file__).parent
 RUN = HERE / "killable_run.py"
 PATIENCE = 600  # seconds without a word, on a busy machine
 _QUIET = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0",
     "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "agg", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "",
 }  # fmt: skip
@@ -29,11 +28,11 @@ class Process:
         self.started = time.monotonic()
         root = HERE.parents[1]
         path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-        self.process = subprocess.Popen(
-            [sys.executable, str(program), *map(str, arguments)], text=True,
-            env={**os.environ, **_QUIET, "PYTHONPATH": path}, cwd=arguments[1],
-            stdout=subprocess.PIPE, stderr=open(Path(arguments[1]) / "stderr.txt", "w"),
-        )  # fmt: skip
+        with open(Path(arguments[1]) / "stderr.txt", "w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, str(program), *map(str, arguments)], text=True, stderr=errors,
+                env={**os.environ, **_QUIET, "PYTHONPATH": path}, stdout=subprocess.PIPE,
+            )  # fmt: skip
         self.said = []  # (seconds since the start, words)
         self.lines = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
