@@ -21,17 +21,21 @@ _QUIET = {
 }  # fmt: skip
 
 
+def environment():
+    """Of a program of the tests: no network, one thread, this checkout."""
+    path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, **_QUIET, "PYTHONPATH": path}
+
+
 class Process:
     """A program that says on standard output where it is."""
 
     def __init__(self, program, *arguments):
         self.started = time.monotonic()
-        root = HERE.parents[1]
-        path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
         with open(Path(arguments[1]) / "stderr.txt", "w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, str(program), *map(str, arguments)], text=True, stderr=errors,
-                env={**os.environ, **_QUIET, "PYTHONPATH": path}, stdout=subprocess.PIPE,
+                env=environment(), stdout=subprocess.PIPE,
             )  # fmt: skip
         self.said = []  # (seconds since the start, words)
         self.lines = queue.Queue()

@@ -39,12 +39,10 @@ def at_step(monkeypatch):
 
 
 def fill(disk, leave):
-    """Fill a disk but for so many bytes; returns the file to remove."""
-    ballast = disk / "ballast"
+    """Fill a disk, but for so many bytes."""
     state = os.statvfs(disk)
-    with open(ballast, "wb") as file:
+    with open(disk / "ballast", "ab") as file:
         file.write(bytes(max(0, state.f_bavail * state.f_frsize - leave)))
-    return ballast
 
 
 # a checkpoint of this model is some 700 KiB; a page is 4
