@@ -68,7 +68,8 @@ def tests_torch(session: nox.Session) -> None:
     """The torch backend, where there is no jax."""
     install(session, "torch", "test")
     assert_absent(session, "jax", "flax")
-    pytest(session, "tests/backends/torch", "tests/test_import.py", "-m", QUICK)
+    paths = ("tests/backends/torch", "tests/reliability", "tests/test_import.py")
+    pytest(session, *paths, "-m", QUICK)
 
 
 @nox.session(name="tests-flax")
@@ -76,7 +77,7 @@ def tests_flax(session: nox.Session) -> None:
     """The Flax backend, where there is no torch."""
     install(session, "flax", "test")
     assert_absent(session, "torch")
-    paths = ("tests/backends/flax", "tests/test_import.py")
+    paths = ("tests/backends/flax", "tests/reliability", "tests/test_import.py")
     pytest(session, *paths, "-m", QUICK, XLA_FLAGS=QUICK_XLA)
 
 
@@ -107,6 +108,13 @@ def long(session: nox.Session) -> None:
     """What takes minutes: photos learned by heart in Flax, and the widest comparisons."""
     install(session, "all", "test")
     pytest(session, "-m", "long", "tests/backends")
+
+
+@nox.session
+def reliability(session: nox.Session) -> None:
+    """Each backend killed 20 times, and runs of 10,000 steps and 50,000 captions; an hour."""
+    install(session, "all", "test")
+    pytest(session, "tests/reliability", "-m", "long or not long", "-s", XLA_FLAGS=QUICK_XLA)
 
 
 @nox.session
