@@ -48,13 +48,19 @@ def removed_unless_written(folder: Path, what: str = "") -> Iterator[None]:
         ) from error
 
 
-def begin(folder: Path) -> None:
-    """Make the empty folder of a new checkpoint, in the place of what a killed run left there."""
+def begin(folder: Path, size: int = 0) -> None:
+    """Make the empty folder of a new checkpoint, in the place of what a killed run left there.
+
+    size: of what will be written, in bytes. Raises OSError where there is no room for it: better
+    than what libraries say that run out of it half way.
+    """
     if not folder.parent.is_dir():  # never make it anew: the rest of the run is not in it
         raise FileNotFoundError(errno.ENOENT, "the folder of the run is gone", str(folder.parent))
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir()
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, f"no space left on the device for {size:,} bytes")
 
 
 def move_durably(folder: Path, destination: Path) -> None:

@@ -70,9 +70,9 @@ def say_where_it_is():
     begin, write_manifest = checkpoints.begin, checkpoints.write_manifest
     take_in = tracking.Tracking.__call__
 
-    def begun(folder):
+    def begun(folder, *more):
         say("save", checkpoints.step_of(folder))
-        begin(folder)
+        begin(folder, *more)
 
     def written(folder):
         write_manifest(folder)
@@ -91,10 +91,10 @@ def kill_before(number):
     count, counting = 0, False
     begin = checkpoints.begin
 
-    def begun(folder):
+    def begun(folder, *more):
         nonlocal counting
         counting = True
-        begin(folder)
+        begin(folder, *more)
 
     def counted(call, is_change=lambda *_, **__: True):
         def replaced(*arguments, **more):

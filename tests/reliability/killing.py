@@ -65,6 +65,7 @@ class Process:
         """Listen to its end; the return code."""
         while self.wait_for(None):
             pass
+        self.process.stdout.close()
         return self.process.wait(PATIENCE)
 
     def steps(self, word):

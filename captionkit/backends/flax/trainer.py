@@ -222,7 +222,8 @@ class CaptionTrainer:
         }
         model = self.model._replace(params=state.params)
         with checkpoints.removed_unless_written(folder):
-            checkpoints.begin(folder)
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+            checkpoints.begin(folder, size)
             write_config_files(folder, model, self.job.recipe.decoding)
         keep, best_step = self.job.recipe.training.save_total_limit, self.plan.best_step
 

@@ -36,12 +36,15 @@ def marked(pairs):
 
 
 def spoil(monkeypatch, spoiled):
-    """Compute the loss of a batch with the marked caption otherwise."""
+    """Compute the loss of a batch with the marked caption otherwise.
+
+    Not by jnp.where, which would carry the NaN of its other side into every gradient.
+    """
 
     def loss(logits, targets, *more):
         value = caption_loss(logits, targets, *more)
         repeated = (targets[:, 1:4] == targets[:, :1]).all(1) & (targets[:, 0] != -100)
-        return jnp.where(repeated.any(), spoiled(value, logits), value)
+        return jax.lax.cond(repeated.any(), spoiled, lambda value, logits: value, value, logits)
 
     monkeypatch.setattr(training, "caption_loss", loss)
 
@@ -75,17 +78,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_once(
 
 
 def test_a_gradient_that_is_not_finite_is_left_out(ved_folder, marked, tmp_path, monkeypatch):
-    """Not by jnp.where, which would carry the NaN of the other side into every batch."""
     dataset, update, images = marked
-
-    def loss(logits, targets, *more):
-        value = caption_loss(logits, targets, *more)
-        repeated = (targets[:, 1:4] == targets[:, :1]).all(1) & (targets[:, 0] != -100)
-        return jax.lax.cond(
-            repeated.any(), infinite_gradient, lambda value, logits: value, value, logits
-        )
-
-    monkeypatch.setattr(training, "caption_loss", loss)
+    spoil(monkeypatch, infinite_gradient)
     with pytest.warns(
         UserWarning, match=rf"Update {update} was left out: .* nan\. .*are {images}\."
     ):
