@@ -19,7 +19,8 @@ from captionkit.testing.models import GIT
 
 # says when the first step is done, as the parent cannot know
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 from captionkit import cli, tracking
 take_in = tracking.Tracking.__call__
 def taken_in(tracker, event):
@@ -54,11 +55,11 @@ def begin(backend, work):
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
 )
 def test_a_signal_saves_and_ends_with_130(backend, tmp_path, number, capsys):
-    process = begin(backend, tmp_path)
-    assert process.stdout.readline() == "begun\n"
-    assert process.stdout.readline() == "step\n", process.stderr.read()
-    process.send_signal(number)
-    _, said = process.communicate(timeout=killing.PATIENCE)
+    with begin(backend, tmp_path) as process:
+        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline() == "step\n", process.stderr.read()
+        process.send_signal(number)
+        said = process.stderr.read()
     assert process.returncode == 130
     assert "stopping after this step and saving a checkpoint" in said
     assert "a checkpoint is saved. Go on with:" in said
