@@ -79,19 +79,16 @@ def test_a_signal_before_training_ends_it_with_130(tmp_path, number):
     """A command that waits for its input, without any framework."""
     fifo = tmp_path / "predictions.txt"
     os.mkfifo(fifo)
-    code = (
-        "import sys; from captionkit.cli import main; print('begun', flush=True); sys.exit(main())"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "score", str(fifo), str(fifo)], text=True,
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "score", str(fifo), str(fifo)], text=True,
         env=killing.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout.readline() == "begun\n"
-    writer = os.open(fifo, os.O_WRONLY)  # returns when it has opened the file to read
-    time.sleep(0.2)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=killing.PATIENCE)
-    os.close(writer)
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "begun\n"
+        writer = os.open(fifo, os.O_WRONLY)  # returns when it has opened the file to read
+        time.sleep(0.2)
+        process.send_signal(number)
+        said = process.stderr.read()
+        os.close(writer)
     assert process.returncode == 130, said
     assert "captionkit: interrupted" in said
     assert "Traceback" not in said
