@@ -78,7 +78,8 @@ def tests_torch(session: nox.Session) -> None:
     """The torch backend, where there is no jax."""
     install(session, "torch", "test")
     assert_absent(session, "jax", "flax")
-    pytest_by_two(session, "tests/backends/torch", "tests/test_import.py", "-m", QUICK)
+    paths = ("tests/backends/torch", "tests/reliability", "tests/test_import.py")
+    pytest_by_two(session, *paths, "-m", QUICK)
 
 
 @nox.session(name="tests-flax")
@@ -86,7 +87,10 @@ def tests_flax(session: nox.Session) -> None:
     """The Flax backend, where there is no torch."""
     install(session, "flax", "test")
     assert_absent(session, "torch")
-    paths = ("tests/backends/flax", "tests/test_import.py", "tests/fuzz/test_fuzz_tensors.py")
+    paths = (
+        "tests/backends/flax", "tests/reliability", "tests/fuzz/test_fuzz_tensors.py",
+        "tests/test_import.py",
+    )  # fmt: skip
     pytest_by_two(session, *paths, "-m", QUICK, XLA_FLAGS=QUICK_XLA)
 
 
@@ -117,6 +121,13 @@ def long(session: nox.Session) -> None:
     """What takes minutes: photos learned by heart in Flax, and the widest comparisons."""
     install(session, "all", "test")
     pytest(session, "-m", "long", "tests/backends")
+
+
+@nox.session
+def reliability(session: nox.Session) -> None:
+    """Each backend killed 20 times, and runs of 10,000 steps and 50,000 captions; an hour."""
+    install(session, "all", "test")
+    pytest(session, "tests/reliability", "-m", "long or not long", "-s", XLA_FLAGS=QUICK_XLA)
 
 
 @nox.session

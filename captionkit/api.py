@@ -94,6 +94,8 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
 
     # everything that can be wrong is found out before anything is written
     folder.check(plan)
+    if plan.resume and plan.backend == "auto":
+        plan = plan.replace(backend=folder.stored_recipe().backend)
     resume_from = checkpoints.newest_whole(folder.root) if plan.resume else None
     resume_step = checkpoints.step_of(resume_from) if resume_from else None
     with ExitStack() as stack:
@@ -109,34 +111,27 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
 
         plan = plan.replace(backend=backend.name)
         run = stack.enter_context(folder.locked(plan, resume_step))
+        stack.enter_context(run.disk_errors())
         should_stop = stack.enter_context(stop_requested_by_signal())
         model = models.prepare_model(source, scratch / "model", train, plan.trust_remote_code)
-        tracking = Tracking(run, resume_step)
-        if (
-            resume_step
-            and Plan(
-                plan, 1, resume_step, validation is not None, higher_is_better, tracking.history
-            ).out_of_patience
-        ):
-            raise ConfigError(
-                f"This run was stopped early, after step {resume_step}: there is nothing to go on "
-                f"with. Only a higher early_stopping_patience lets it go on (it is "
-                f"{plan.training.early_stopping_patience})."
-            )
-        evaluator = None
-        if validation is not None:
-            evaluator = Evaluator(
-                validation, plan.training.metrics, plan.decoding, plan.training.eval_batch_size,
-                plan.data.on_bad_image, run.folder, tracking.on_evaluation_batch, tracking.on_skip,
+        with Tracking(run, resume_step) as tracking:
+            if resume_step:
+                timetable = Plan(
+                    plan, 1, resume_step, validation is not None, higher_is_better, tracking.history
+                )
+                _check_patience(timetable, resume_step)
+            evaluator = None
+            if validation is not None:
+                evaluator = Evaluator(
+                    validation, plan.training.metrics, plan.decoding,
+                    plan.training.eval_batch_size, plan.data.on_bad_image, run.folder,
+                    tracking.on_evaluation_batch, tracking.on_skip,
+                )  # fmt: skip
+            job = TrainingJob(
+                plan, options, model, run.root, train, evaluator, tracking, should_stop,
+                higher_is_better, resume_from, tuple(tracking.history),
             )  # fmt: skip
-        job = TrainingJob(
-            plan, options, model, run.root, train, evaluator, tracking, should_stop,
-            higher_is_better, resume_from, tuple(tracking.history),
-        )  # fmt: skip
-        try:
             backend.train(job)
-        finally:
-            tracking.close()
         if not is_main_process():
             values = evaluator.last.metrics if evaluator and evaluator.last else {}
             return FinetuneResult(run.root, values, [], {}, run.folder / "report.html")
@@ -252,6 +247,14 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
 
 
 _PARTS = ("data", "training", "decoding")
+
+
+def _check_patience(timetable: Plan, resume_step: int) -> None:
+    if timetable.out_of_patience:
+        raise ConfigError(
+            f"This run was stopped early, after step {resume_step}: there is nothing to go on with."
+            f" Only a higher early_stopping_patience lets it go on (it is {timetable.patience})."
+        )
 
 
 def _source(recipe: Recipe, created: Path) -> Path:

@@ -6,32 +6,96 @@ passes over it and says so.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-from captionkit.errors import CheckpointError
+from captionkit.errors import CaptionkitError, CheckpointError, OutputError, first_line
 
 MANIFEST = "captionkit-manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
+@contextlib.contextmanager
+def removed_unless_written(folder: Path, what: str = "") -> Iterator[None]:
+    """Within the block a checkpoint is written; where that fails its room is given back.
+
+    what: its name in the message, where it is no checkpoint. Raises OutputError, also for what
+    safetensors, torch and orbax make of an error of the system's.
+    """
+    free = ""
+    try:
+        yield
+    except CaptionkitError:
+        raise
+    except Exception as error:
+        # some libraries do not say that the disk is full
+        with contextlib.suppress(OSError):
+            free = f" ({shutil.disk_usage(folder.parent).free:,} bytes are free there)"
+        shutil.rmtree(folder, ignore_errors=True)
+        whole = [f for f in _newest_first(folder.parent) if damage(f) is None]
+        kept = f"resume goes on from {whole[0].name}." if whole else "no checkpoint was saved yet."
+        raise OutputError(
+            f"{what or folder.name} could not be written to {folder.parent}: {first_line(error)}"
+            f"{free}. Make room, or make the folder writable again; {kept}"
+        ) from error
+
+
+def begin(folder: Path, size: int = 0) -> None:
+    """Make the empty folder of a new checkpoint, in the place of what a killed run left there.
+
+    size: of what will be written, in bytes. Raises OSError where there is no room for it: better
+    than what libraries say that run out of it half way.
+    """
+    if not folder.parent.is_dir():  # never make it anew: the rest of the run is not in it
+        raise FileNotFoundError(errno.ENOENT, "the folder of the run is gone", str(folder.parent))
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, f"no space left on the device for {size:,} bytes")
+
+
+def move_durably(folder: Path, destination: Path) -> None:
+    """Move the files of a folder, which are on the disk before they take the place of others."""
+    for path in folder.iterdir():
+        _sync(path)
+    for path in folder.iterdir():
+        os.replace(path, destination / path.name)
+    folder.rmdir()
+    _sync(destination)
+
+
 def write_manifest(folder: Path) -> None:
-    """Make a checkpoint whole: record the size and SHA-256 of each of its files, durably."""
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
+    """Make a checkpoint whole: record the size and SHA-256 of each of its files, durably.
+
+    The files are on the disk before the manifest is, for the checkpoint before may be removed next.
+    """
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            _sync(path)
+        elif path.name != MANIFEST:
+            _sync(path)
+            files[path.relative_to(folder).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "sha256": _sha256(path),
+            }
     write_atomically(folder / MANIFEST, json.dumps({"version": 1, "files": files}, indent=1))
+    _sync(folder.parent)
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, or None if its manifest holds."""
+    if not folder.is_dir():
+        return "it is missing"
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"].items()
         for name, expected in files:
@@ -47,14 +111,24 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def newest_whole(output_dir: Path) -> Path:
-    """The newest checkpoint whose manifest holds; damaged ones give a warning that names them."""
-    found = sorted(all_checkpoints(output_dir), key=step_of, reverse=True)
+def newest_whole(output_dir: Path) -> Path | None:
+    """The newest checkpoint whose manifest holds; damaged ones give a warning that names them.
+
+    None, with a warning, where the run was cut off before its first one was whole. Raises
+    CheckpointError where there was one, or a model, and nothing of it can be gone on from.
+    """
+    found = _newest_first(output_dir)
     for folder in found:
         wrong = damage(folder)
         if wrong is None:
             return folder
         warnings.warn(f"Passing over {folder}: {wrong}.", stacklevel=2)
+    if all(map(was_cut_off, found)) and not list(output_dir.glob("model*.safetensors")):
+        warnings.warn(
+            f"No checkpoint was saved in {output_dir} yet: starting from the first step.",
+            stacklevel=2,
+        )
+        return None
     detail = "none of its checkpoints is whole" if found else "it holds no checkpoint-N folder"
     raise CheckpointError(
         f"Cannot resume in {output_dir}: {detail}. Start anew with overwrite_output_dir, or in "
@@ -69,6 +143,15 @@ def prune(output_dir: Path, keep: int | None, best_step: int | None) -> None:
     for folder in sorted(all_checkpoints(output_dir), key=step_of)[:-keep]:
         if step_of(folder) != best_step:
             shutil.rmtree(folder)
+
+
+def was_cut_off(folder: Path) -> bool:
+    """Whether a checkpoint was never written to its end."""
+    return not (folder / MANIFEST).exists()
+
+
+def _newest_first(output_dir: Path) -> list[Path]:
+    return sorted(all_checkpoints(output_dir), key=step_of, reverse=True)
 
 
 def all_checkpoints(output_dir: Path) -> list[Path]:
@@ -92,8 +175,34 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what killed processes left of files that they wrote atomically."""
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Bring a file or the names in a folder to the disk itself."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():  # not on every system can folders be opened
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise  # not every file system can do it
+    finally:
+        os.close(handle)
 
 
 def _sha256(path: Path) -> str:

@@ -50,7 +50,7 @@ class CaptioningInterrupted(CaptionkitError):
 
 
 class DivergedError(CaptionkitError):
-    """The loss became infinite or not a number."""
+    """The loss of an update was infinite or not a number; the message names its images."""
 
 
 def first_line(error: BaseException) -> str:

@@ -13,6 +13,23 @@ _NOTICE = "stopping after this step and saving a checkpoint (once more to stop a
 
 
 @contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM does what Ctrl-C does, where nothing else is arranged for it."""
+
+    def handle(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
 def stop_requested_by_signal(notice: str = _NOTICE) -> Iterator[Callable[[], bool]]:
     """Within the block the first signal only sets what the yielded function returns.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from captionkit.checkpoints import damage
 from captionkit.errors import ConfigError
 from captionkit.recipe import Recipe
 
@@ -87,9 +90,17 @@ class Plan:
         self.without_better += 1
         return False
 
-    def forget_best_unless(self, is_whole: Callable[[int], bool]) -> None:
+    def forget_best_if_damaged(self, output_dir: Path) -> None:
         """Forget a best step whose checkpoint is gone or damaged: it cannot be gone back to."""
-        if self.keep_best and self.best_step is not None and not is_whole(self.best_step):
+        if not self.keep_best or self.best_step is None:
+            return
+        folder = output_dir / f"checkpoint-{self.best_step}"
+        if wrong := damage(folder):
+            warnings.warn(
+                f"The best checkpoint so far, {folder}, is lost: {wrong}. The run ends with the "
+                "best of those from here on.",
+                stacklevel=2,
+            )
             self.best, self.best_step = math.inf, None
 
     @property

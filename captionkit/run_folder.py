@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captionkit.checkpoints import all_checkpoints, step_of, write_atomically
+from captionkit.checkpoints import (
+    all_checkpoints,
+    remove_temporary_files,
+    step_of,
+    was_cut_off,
+    write_atomically,
+)
 from captionkit.errors import ConfigError, DataError, OutputError
 from captionkit.evaluation import (
     Evaluation,
@@ -39,6 +46,9 @@ _MODEL_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
+_OF_DISKS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE,
+}  # fmt: skip
 _MAY_CHANGE = {
     "epochs", "max_steps", "logging_steps", "eval_steps", "save_steps", "save_total_limit",
     "early_stopping_patience", "metrics", "best_metric", "load_best", "eval_batch_size",
@@ -134,8 +144,24 @@ class RunFolder:
                 f"Another run is writing to {self.root}. Wait for it, or choose another folder."
             ) from None
 
+    @contextlib.contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """What the system says of the run's folder, as an error of ours that says how to go on."""
+        try:
+            yield
+        except OSError as error:
+            inside = error.filename and str(error.filename).startswith(str(self.root))
+            if not (inside or (error.filename is None and error.errno in _OF_DISKS)):
+                raise
+            where = error.filename if inside else self.root
+            raise OutputError(
+                f"Cannot write to {where}: {error.strerror}. Make room, or make the folder "
+                "writable again; resume goes on from the last checkpoint."
+            ) from error
+
     def _prepare(self, recipe: Recipe, resume_step: int | None) -> None:
         try:
+            remove_temporary_files(self.folder)
             if resume_step is not None:
                 self._set_aside_later_than(resume_step)
             elif not self._is_unused():
@@ -173,7 +199,9 @@ class RunFolder:
     def _set_aside_later_than(self, step: int) -> None:
         # they were passed over as damaged; beside new ones of their numbers they would confuse
         for checkpoint in all_checkpoints(self.root):
-            if step_of(checkpoint) > step:
+            if step_of(checkpoint) > step and was_cut_off(checkpoint):
+                shutil.rmtree(checkpoint)  # many kills would fill the disk with them
+            elif step_of(checkpoint) > step:
                 aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
                 shutil.rmtree(aside, ignore_errors=True)
                 checkpoint.rename(aside)

@@ -5,8 +5,10 @@ A sink is a callable that takes a TrainEvent. Backends know none of them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captionkit.checkpoints import write_atomically
 from captionkit.printable import printable
 from captionkit.processes import is_main_process
 from captionkit.types import TrainEvent
@@ -92,9 +95,17 @@ class Tracking:
             "images_per_second": speed and round(speed, 2),
         }
 
+    def __enter__(self) -> Tracking:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        # where the disk is full closing fails too, and the first error is the one that counts
+        with contextlib.suppress(*([] if kind is None else [OSError])):
+            self.close()
+
     def close(self) -> None:
-        """Close the bar and the event file, also after an error."""
-        for sink in self.sinks:
+        """Close the bar and the event file."""
+        for sink in reversed(self.sinks):
             if hasattr(sink, "close"):
                 sink.close()
 
@@ -123,12 +134,18 @@ class History:
             self._write()
         else:
             self.rows.append({"step": event.step, "epoch": round(event.epoch, 4), **values})
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(self.rows[-1]) + "\n")
+            _append(self.path, json.dumps(self.rows[-1]))
 
     def _write(self) -> None:
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        self.path.write_text(text, encoding="utf-8")
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line, durably: a checkpoint that comes after it does not repeat what it says."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _rows_until(path: Path, resume_step: int | None) -> list[dict[str, Any]]:
@@ -162,22 +179,40 @@ def _whole_rows(path: Path, **kinds: type) -> list[dict[str, Any]]:
 
 
 class TensorBoard:
-    """Scalars as TensorBoard events, under train/ and eval/."""
+    """Scalars as TensorBoard events, under train/ and eval/.
+
+    They are written in the thread that they come from: the one of tensorboardX's SummaryWriter dies
+    of a full disk, and the run then waits for it for ever.
+    """
 
     def __init__(self, folder: Path, resume_step: int | None):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        # purging drops what an interrupted run logged past its checkpoint
-        purge = None if resume_step is None else resume_step + 1
-        self.writer = SummaryWriter(str(folder), purge_step=purge)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.writer = EventsWriter(str(folder / "events"), f".{resume_step or 0}")
+        if resume_step is not None:
+            # drops what an interrupted run logged past its checkpoint
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(step=resume_step + 1, file_version="brain.Event:2"))
+            self._write(Event(step=resume_step + 1, session_log=start))
+        self.writer.flush()
 
     def __call__(self, event: TrainEvent) -> None:
         """Take in one event."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         group = {"log": "train", "evaluate": "eval"}.get(event.kind)
         if group:
             for name, value in event.values.items():
                 if isinstance(value, (int, float)):
-                    self.writer.add_scalar(f"{group}/{name}", value, event.step)
+                    self._write(Event(step=event.step, summary=scalar(f"{group}/{name}", value)))
+            self.writer.flush()
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self.writer.write_event(event)
 
     def close(self) -> None:
         """Flush and close the event file."""
@@ -251,16 +286,19 @@ class SkippedImages:
         self.reasons: dict[str, str] = {}
         self.seen: set[tuple[str, str]] = set()
         if keep and path.exists():
-            for row in _whole_rows(path, image_id=str, reason=str):
+            rows = _whole_rows(path, image_id=str, reason=str)
+            for row in rows:
                 self._add(row)
+            # anew, for its last line may have been cut off
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            write_atomically(path, text)
         else:
             path.unlink(missing_ok=True)
 
     def __call__(self, event: TrainEvent) -> None:
         """Take in one event."""
         if event.kind == "skip" and self._add(row := {"split": "train", **event.values}):
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            _append(self.path, json.dumps(row, ensure_ascii=False))
 
     def _add(self, row: Mapping[str, Any]) -> bool:
         """Take note of an image; False where it is known."""

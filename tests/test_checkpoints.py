@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from captionkit import checkpoints
-from captionkit.errors import CheckpointError
+from captionkit.errors import CheckpointError, OutputError
 
 
 @pytest.fixture
@@ -72,10 +72,56 @@ def test_nothing_whole_is_an_error_that_says_what_to_do(run, tmp_path):
         pytest.raises(CheckpointError, match=r"none of its checkpoints is whole.*overwrite"),
     ):
         checkpoints.newest_whole(run)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(CheckpointError, match="holds no checkpoint-N"):
-        checkpoints.newest_whole(empty)
+
+
+def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew(tmp_path):
+    with pytest.warns(UserWarning, match="No checkpoint was saved in .* starting from the first"):
+        assert checkpoints.newest_whole(tmp_path) is None
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / "model.safetensors").write_bytes(b"half")
+    with pytest.warns(UserWarning, match="checkpoint") as said:
+        assert checkpoints.newest_whole(tmp_path) is None
+    assert "checkpoint-5: it was not written to the end" in str(said[0].message)
+    # but a finished model, whose run kept no checkpoints, is not given up
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with (
+        pytest.warns(UserWarning, match="Passing over"),
+        pytest.raises(CheckpointError, match="none of its checkpoints is whole"),
+    ):
+        checkpoints.newest_whole(tmp_path)
+
+
+def test_what_cannot_be_written_leaves_no_half_and_names_the_last_whole_one(run):
+    folder = run / "checkpoint-101"
+
+    def write():
+        with checkpoints.removed_unless_written(folder):
+            checkpoints.begin(folder)
+            (folder / "half").write_text("x")
+            raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    words = r"checkpoint-101 could not .*PytorchStream.* resume goes on from checkpoint-100"
+    with pytest.raises(OutputError, match=words):
+        write()
+    assert not folder.exists()
+
+
+def test_a_run_whose_folder_is_gone_does_not_make_it_anew(tmp_path):
+    folder = tmp_path / "gone" / "checkpoint-1"
+    with (
+        pytest.raises(OutputError, match="the folder of the run is gone"),
+        checkpoints.removed_unless_written(folder),
+    ):
+        checkpoints.begin(folder)
+    assert not folder.parent.exists()
+
+
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
+    for name in (".metrics.json.77.tmp", ".lock", "metrics.json", "notes.tmp", ".mine.tmp"):
+        (tmp_path / name).write_text("")
+    checkpoints.remove_temporary_files(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".lock", "metrics.json", "notes.tmp", ".mine.tmp"}
 
 
 @pytest.mark.parametrize(

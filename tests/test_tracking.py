@@ -84,7 +84,33 @@ def test_an_image_of_each_split_may_have_the_same_id(run):
     ]  # fmt: skip
     wanted = {"b.jpg": "truncated", "validation: b.jpg": "empty"}
     assert tracking.skipped == wanted
-    assert Tracking(run, resume_step=6).skipped == wanted
+    with Tracking(run, resume_step=6) as again:
+        assert again.skipped == wanted
+
+
+def test_lines_that_were_cut_off_are_not_added_to(run):
+    play(Tracking(run), 1, 6)
+    with open(run.skipped, "a") as file:
+        file.write('{"split": "train", "ima')  # the process was killed while it wrote
+    with Tracking(run, resume_step=6) as tracking:
+        tracking(TrainEvent("skip", 7, 9, 3.0, {"image_id": "c.jpg", "reason": "empty"}))
+    rows = [json.loads(line) for line in run.skipped.read_text().splitlines()]
+    assert [row["image_id"] for row in rows] == ["b.jpg", "c.jpg"]
+
+
+def test_the_history_is_replaced_whole(run, monkeypatch):
+    """A kill while a row gets its evaluation must not take the rows before it."""
+    tracking = Tracking(run)
+    play(tracking, 1, 4)
+    before = run.history.read_text()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("captionkit.checkpoints.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tracking.sinks[0](TrainEvent("evaluate", 4, 6, 2.0, {"loss": 1.0}))
+    assert run.history.read_text() == before
 
 
 def test_tensorboard_reads_the_events(run):

@@ -21,6 +21,7 @@ from captionkit.errors import (
     ConfigError,
     TrainingInterrupted,
 )
+from captionkit.interrupt import ended_by_sigterm
 from captionkit.printable import printable
 from captionkit.settings import nearest
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"There is no command {name!r}{nearest(name, _COMMANDS)}\n{_overview()}"
             )
-        return _COMMANDS[name](rest) or 0
+        with ended_by_sigterm():
+            return _COMMANDS[name](rest) or 0
     except (TrainingInterrupted, CaptioningInterrupted) as error:
         print(printable(f"\ncaptionkit: {error}"), file=sys.stderr)
         return 130

@@ -42,12 +42,13 @@ class Row(NamedTuple):
     """An image of a batch and one of its captions.
 
     pixels: uint8 `(height, width, 3)`; None where the image could not be read, and then `skipped`
-    is (image_id, reason). ids: the token ids of the caption.
+    is (image_id, reason). ids: the token ids of the caption. image_id: as the dataset names it.
     """
 
     pixels: np.ndarray | None
     ids: Sequence[int]
     skipped: tuple[str, str] | None = None
+    image_id: str = ""
 
 
 def training_rows(
@@ -122,10 +123,10 @@ def read_row(
 ) -> Row:
     """One row; what follows from an image that cannot be read is not decided here."""
     try:
-        return Row(read_image(example.source), ids)
+        return Row(read_image(example.source), ids, image_id=example.image_id)
     except ImageError as error:
         reason = f"Image {example.image_id!r}: {error}"
-        return Row(None, ids, (example.image_id, reason))
+        return Row(None, ids, (example.image_id, reason), example.image_id)
 
 
 # ---- which rows ----------------------------------------------------------------------------------

@@ -25,12 +25,13 @@ class Update:
 
     arrays: `pixels`, `input_ids`, `targets` and `mask`, each `(devices, passes, rows, ...)`, or
         `(passes, rows, ...)` for one device. images: rows that are not padding. skipped:
-        (image_id, reason) of the images that could not be read.
+        (image_id, reason) of the images that could not be read. image_ids: of the others.
     """
 
     arrays: dict[str, Any]
     images: int
     skipped: list[tuple[str, str]]
+    image_ids: list[str]
 
 
 class TrainingBatches:
@@ -116,7 +117,8 @@ class TrainingBatches:
         if self.devices == 1:
             arrays = {name: array[0] for name, array in arrays.items()}
         skipped = [row.skipped for row in rows if row.skipped]
-        return Update(self.place(arrays), len(rows) - len(skipped), skipped)
+        image_ids = [row.image_id for row in rows if row.pixels is not None]
+        return Update(self.place(arrays), len(image_ids), skipped, image_ids)
 
     def _length(self, needed: int) -> int:
         length = _SHORTEST

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from captionkit.backends.flax.step import TrainState
-from captionkit.errors import CheckpointError, OutputError
+from captionkit.errors import CheckpointError
 
 _ARRAYS = "state"  # in a checkpoint: an orbax checkpoint of all but the weights
 _NUMBERS = "captionkit-state.json"  # the loss since the last log
@@ -79,17 +79,15 @@ class BackgroundWriter:
         self.pending = self.pool.submit(write)
 
     def wait(self) -> None:
-        """Wait until all is written. Raises OutputError where it could not be."""
+        """Wait until all is written. Raises what the writing raised."""
         pending, self.pending = self.pending, None
-        if pending is None:
-            return
-        try:
+        if pending is not None:
             pending.result()
-        except OSError as error:
-            raise OutputError(
-                f"A checkpoint could not be written: {error}. Free some space, and go on with "
-                "resume=True from the one before."
-            ) from None
+
+    def raise_failure(self) -> None:
+        """Raise what the writing raised, if it has ended; without waiting for it."""
+        if self.pending is not None and self.pending.done():
+            self.wait()
 
     def close(self) -> None:
         """Finish what was begun, whatever becomes of it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from captionkit.backends.flax.optimizer import flatten, trained_tensors
 from captionkit.backends.flax.state import on_host
 from captionkit.backends.flax.step import logits_of, shared_out
 from captionkit.backends.flax.trainer import CaptionTrainer
+from captionkit.checkpoints import move_durably, removed_unless_written
 from captionkit.data.loader import training_rows
 from captionkit.types import TrainingJob
 
@@ -70,9 +70,8 @@ def _best(trainer: CaptionTrainer) -> Model:
 def _save_final(model: Model, job: TrainingJob) -> None:
     # beside, then moved: a crash while writing leaves no half of a model in the run's folder
     temporary = job.output_dir / ".saving"
-    shutil.rmtree(temporary, ignore_errors=True)
-    write_config_files(temporary, model, job.recipe.decoding)
-    model.family.save_params(temporary, model.params, model.config)
-    for path in temporary.iterdir():
-        os.replace(path, job.output_dir / path.name)
-    temporary.rmdir()
+    with removed_unless_written(temporary, "The model"):
+        shutil.rmtree(temporary, ignore_errors=True)
+        write_config_files(temporary, model, job.recipe.decoding)
+        model.family.save_params(temporary, model.params, model.config)
+        move_durably(temporary, job.output_dir)

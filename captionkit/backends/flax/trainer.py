@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import shutil
+import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,12 +29,11 @@ from captionkit.backends.flax.step import (
     replicated,
     train_step,
 )
+from captionkit.divergence import MOST_OVERFLOWS, divergence, left_out
 from captionkit.errors import DataError, DivergedError, ImageError
 from captionkit.models import has_weights
 from captionkit.plan import Plan
 from captionkit.types import TrainEvent, TrainingJob
-
-_MOST_OVERFLOWS = 100  # in a row, before training is called off
 
 
 class CaptionTrainer:
@@ -67,13 +66,12 @@ class CaptionTrainer:
             higher_is_better=job.higher_is_better,
             history=job.history,
         )  # fmt: skip
-        self.plan.forget_best_unless(
-            lambda step: checkpoints.damage(job.output_dir / f"checkpoint-{step}") is None
-        )
+        self.plan.forget_best_if_damaged(job.output_dir)
         step = functools.partial(train_step, logits=logits, training=training, trained=trained)
         self.train_step = compile_step(step, devices)
         self.key = jax.random.key(training.seed)
         self.writer = BackgroundWriter()
+        self.scales_loss = precision == "fp16"
         self.interrupted = False
         self.step = 0
         self.loss_sum = 0.0  # of the updates since the last log
@@ -140,7 +138,7 @@ class CaptionTrainer:
         self.state, metrics = self.train_step(self.state, update.arrays, np.float32(rate), self.key)
         self._settle()  # the update before, while this one runs
         self.step += 1
-        self.running = _Running(self.step, rate, metrics)
+        self.running = _Running(self.step, rate, metrics, update.image_ids)
         self.emit("step", images=update.images)
         self.images_seen += update.images
         if not self.images_seen and not self.step % self.batches.steps_per_epoch:
@@ -150,19 +148,27 @@ class CaptionTrainer:
         """Fetch the metrics of the update that was begun last, and log if it is due after it."""
         if self.running is None:
             return
-        step, rate, metrics = self.running
+        step, rate, metrics, image_ids = self.running
         self.running = None
         values = {name: float(value) for name, value in metrics.items()}
-        self.loss_sum += values["loss_sum"] / max(values["tokens"], 1.0)
+        loss, overflow = values["loss_sum"] / max(values["tokens"], 1.0), bool(values["overflow"])
+        if not math.isfinite(loss):
+            raise self._diverged(f"loss became {loss}", step, rate, image_ids)
+        self.loss_sum += loss
         self.steps_in_sum += 1
-        self.overflows += bool(values["overflow"])
-        self.overflows_in_a_row = (self.overflows_in_a_row + 1) * bool(values["overflow"])
+        self.overflows += overflow
+        self.overflows_in_a_row = (self.overflows_in_a_row + 1) * overflow
+        if self.overflows_in_a_row == MOST_OVERFLOWS:
+            what = f"gradients overflowed {MOST_OVERFLOWS} times in a row"
+            raise self._diverged(what, step, rate, image_ids)
+        if overflow and not self.scales_loss:  # where it does, that is how it finds the scale
+            warnings.warn(left_out(step, values["grad_norm"], image_ids), stacklevel=2)
         if self.plan.log_due(step):
             self._log(step, rate, values["grad_norm"])
-        if self.overflows_in_a_row == _MOST_OVERFLOWS:
-            raise self._diverged(
-                step, rate, f"gradients overflowed {_MOST_OVERFLOWS} times in a row"
-            )
+
+    def _diverged(self, what: str, step: int, rate: float, image_ids: list[str]) -> DivergedError:
+        self.writer.wait()  # it names the last checkpoint
+        return divergence(what, step, rate, image_ids, self.job.output_dir)
 
     def _log(self, step: int, rate: float, grad_norm: float) -> None:
         """Report the mean loss since the last log, exact also across a resumption."""
@@ -174,21 +180,12 @@ class CaptionTrainer:
             values["overflows"] = self.overflows
         self.loss_sum, self.steps_in_sum, self.overflows = 0.0, 0, 0
         self.emit("log", step, **values)
-        if not math.isfinite(loss):
-            raise self._diverged(step, rate, f"loss became {loss}")
-
-    def _diverged(self, step: int, rate: float, what: str) -> DivergedError:
-        saved = sorted(checkpoints.all_checkpoints(self.job.output_dir), key=checkpoints.step_of)
-        good = f" The last checkpoint before it is {saved[-1]}." if saved else ""
-        return DivergedError(
-            f"The {what} by step {step} (learning rate {rate:.3g}). Start anew with a lower "
-            f"learning_rate, more warmup_steps, or precision='fp32'.{good}"
-        )
 
     # ---- evaluating, saving --------------------------------------------------------------------
 
     def _finished_after_what_is_due(self) -> bool:
         """Evaluate and save as the plan says; whether the run ends here, before its last step."""
+        self.writer.raise_failure()
         stop = self.job.should_stop()
         evaluate = self.plan.evaluation_due(self.step) and not stop
         save = self.plan.save_due(self.step) or stop
@@ -217,13 +214,8 @@ class CaptionTrainer:
 
     def save(self) -> None:
         """Copy the state, and write it to checkpoint-N while training goes on."""
-        if not math.isfinite(self.loss_sum):  # no checkpoint of weights that are lost
-            rate = learning_rate(self.job.recipe.training, self.step - 1, self.total_steps)
-            self._log(self.step, rate, math.nan)
         self.writer.wait()
         folder = self.job.output_dir / f"checkpoint-{self.step}"
-        if folder.exists():  # cut off in an earlier run
-            shutil.rmtree(folder)
         state = on_host(on_one_device(self.state))
         numbers = {
             "loss_sum": self.loss_sum,
@@ -231,13 +223,17 @@ class CaptionTrainer:
             "overflows": [self.overflows, self.overflows_in_a_row],
         }
         model = self.model._replace(params=state.params)
-        write_config_files(folder, model, self.job.recipe.decoding)
+        with checkpoints.removed_unless_written(folder):
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+            checkpoints.begin(folder, size)
+            write_config_files(folder, model, self.job.recipe.decoding)
         keep, best_step = self.job.recipe.training.save_total_limit, self.plan.best_step
 
         def write() -> None:
-            model.family.save_params(folder, model.params, model.config)
-            write_state(folder, state, numbers)
-            checkpoints.write_manifest(folder)
+            with checkpoints.removed_unless_written(folder):
+                model.family.save_params(folder, model.params, model.config)
+                write_state(folder, state, numbers)
+                checkpoints.write_manifest(folder)
             checkpoints.prune(folder.parent, keep, best_step)
 
         self.writer.submit(write)
@@ -264,3 +260,4 @@ class _Running(NamedTuple):
     step: int
     learning_rate: float
     metrics: Metrics
+    image_ids: list[str]

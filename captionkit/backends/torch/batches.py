@@ -24,8 +24,8 @@ class TrainingBatches(Dataset):
 
     Each is `pixel_values` uint8 `(batch, 3, height, width)`, `input_ids` and `attention_mask`
     `(batch, length)`, `labels` `(batch, length)` (the token that follows each input; IGNORED at
-    padding), and `skipped`, a list of (image_id, reason). Scaling to float happens on the device,
-    which moves a quarter of the bytes.
+    padding), `image_ids`, and `skipped`, a list of (image_id, reason). Scaling to float happens on
+    the device, which moves a quarter of the bytes.
 
     order: which images; read: reads one. pad_token_id: for inputs; start_id: see `decoder_pairs`;
     size: (height, width) of the images.
@@ -82,7 +82,10 @@ class TrainingBatches(Dataset):
         batch = pad_captions([ids for _, ids in kept], self.pad_token_id, self.start_id)
         pixels = numpy.stack([pixels for pixels, _ in kept])
         pixel_values = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return {**batch, "pixel_values": pixel_values, "skipped": skipped}
+        image_ids = [row.image_id for row in rows if row.pixels is not None]
+        return {
+            **batch, "pixel_values": pixel_values, "image_ids": image_ids, "skipped": skipped,
+        }  # fmt: skip
 
 
 def _batches_of_run(recipe: Recipe, per_epoch: int) -> int:

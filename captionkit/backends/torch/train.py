@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import math
 import shutil
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from captionkit.backends.torch.families import family_of
 from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.trainer import CaptionTrainer
 from captionkit.backends.torch.weights import load_model, named_as_saved, new_model
+from captionkit.checkpoints import move_durably, removed_unless_written
 from captionkit.data.loader import training_rows
 from captionkit.data.preprocess import Preprocessor
 from captionkit.errors import ConfigError
@@ -101,7 +102,7 @@ def training_arguments(job: TrainingJob, device: torch.device, precision: str) -
         adam_beta2=training.adam_beta2,
         adam_epsilon=training.adam_epsilon,
         **_OPTIMIZERS[training.optimizer],
-        max_grad_norm=training.max_grad_norm,
+        max_grad_norm=training.max_grad_norm or math.inf,  # its norm is needed in any case
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=device.type == "cpu",
@@ -171,10 +172,10 @@ def _load_best(trainer: CaptionTrainer, output_dir: Path) -> None:
 def _save_final(trainer: CaptionTrainer, output_dir: Path) -> None:
     # beside, then moved: a crash while writing leaves no half of a model in the run's folder
     temporary = output_dir / ".saving"
-    if trainer.is_world_process_zero():
-        shutil.rmtree(temporary, ignore_errors=True)
-    trainer.save_model(str(temporary), _internal_call=True)
-    if trainer.is_world_process_zero():
-        for path in temporary.iterdir():
-            os.replace(path, output_dir / path.name)
-        temporary.rmdir()
+    main = trainer.is_world_process_zero()
+    with removed_unless_written(temporary, "The model") if main else nullcontext():
+        if main:
+            shutil.rmtree(temporary, ignore_errors=True)
+        trainer.save_model(str(temporary), _internal_call=True)
+        if main:
+            move_durably(temporary, output_dir)

@@ -6,11 +6,12 @@ FSDP through Accelerate, and the state that resuming needs.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import operator
-import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from captionkit.backends.torch.captioner import TorchCaptioner, normalised, vers
 from captionkit.backends.torch.loss import IGNORED, caption_loss
 from captionkit.data.captions import save_tokenizer
 from captionkit.data.preprocess import Preprocessor
+from captionkit.divergence import MOST_OVERFLOWS, divergence, left_out
 from captionkit.errors import DataError, DivergedError, ImageError
 from captionkit.models import has_weights
 from captionkit.plan import Plan
@@ -71,6 +73,12 @@ class CaptionTrainer(Trainer):
         self.images_seen = 0
         self.loss_sum = torch.zeros((), dtype=torch.float64)
         self.steps_in_sum = 0
+        self.image_ids: list[str] = []  # of the update that is being computed
+        self.gradient_norm: torch.Tensor | float = 0.0  # of the same, before it was clipped
+        self.overflows = 0  # since the last log
+        self.overflows_in_a_row = 0
+        self._clip = self.accelerator.clip_grad_norm_
+        self.accelerator.clip_grad_norm_ = self._clip_and_keep_norm
 
     # ---- data and loss -------------------------------------------------------------------------
 
@@ -83,6 +91,7 @@ class CaptionTrainer(Trainer):
     ) -> tuple[list, torch.Tensor]:
         """The batches of one update, and its number of target tokens over all processes."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
+        self.image_ids = [image for batch in batches for image in batch.pop("image_ids")]
         skipped = [image for batch in batches for image in batch.pop("skipped")]
         counts = torch.tensor(
             [
@@ -125,6 +134,10 @@ class CaptionTrainer(Trainer):
         self.loss_sum += loss.detach().to(self.loss_sum.device, torch.float64)
         return (loss, logits) if return_outputs else loss
 
+    def _clip_and_keep_norm(self, *arguments: Any, **more: Any) -> Any:
+        self.gradient_norm = self._clip(*arguments, **more)
+        return self.gradient_norm
+
     # ---- logging, evaluating, saving -----------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -135,17 +148,41 @@ class CaptionTrainer(Trainer):
         values = {"loss": loss, "learning_rate": self.learning_rate}
         if math.isfinite(logs.get("grad_norm", math.nan)):
             values["grad_norm"] = float(logs["grad_norm"])
+        if self.overflows:
+            values["overflows"] = self.overflows
         self.loss_sum.zero_()
-        self.steps_in_sum = 0
+        self.steps_in_sum = self.overflows = 0
         self.emit("log", **values)
         # no super(): on_log would reach trackers, which are core's
         self.control.should_log = False
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"The loss became {loss} by step {self.state.global_step} (learning rate "
-                f"{self.learning_rate:.3g}). Start anew with a lower learning_rate, more "
-                "warmup_steps, or precision='fp32'."
-            )
+
+    def check_update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave out an update whose gradient is not finite. Raises DivergedError: see `divergence`.
+
+        Called between the backward passes and the optimizer, in all processes.
+        """
+        if self.any_process(not math.isfinite(self.loss_sum.item())):
+            loss = self.accelerator.reduce(self.loss_sum).item()
+            raise self._diverged(f"loss became {loss}", optimizer)
+        norm = float(self.gradient_norm)  # over all processes, so that they agree
+        if math.isfinite(norm):
+            self.overflows_in_a_row = 0
+            return
+        self.overflows += 1
+        self.overflows_in_a_row += 1
+        if self.overflows_in_a_row == MOST_OVERFLOWS:
+            what = f"gradients overflowed {MOST_OVERFLOWS} times in a row"
+            raise self._diverged(what, optimizer)
+        if self.accelerator.scaler is None:  # which leaves it out itself, and lowers its scale
+            optimizer.zero_grad(set_to_none=True)
+            images = gather_object(self.image_ids)
+            if self.is_world_process_zero():
+                warnings.warn(left_out(self.state.global_step + 1, norm, images), stacklevel=2)
+
+    def _diverged(self, what: str, optimizer: torch.optim.Optimizer) -> DivergedError:
+        step, rate = self.state.global_step + 1, optimizer.param_groups[0]["lr"]
+        images = gather_object(self.image_ids)
+        return divergence(what, step, rate, images, Path(self.args.output_dir))
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -167,20 +204,24 @@ class CaptionTrainer(Trainer):
         return prefixed
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if not math.isfinite(self.loss_sum.item()):
-            self.log({"loss": math.nan})  # raises: no checkpoint of weights that are lost
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         main = self.is_world_process_zero()
-        if main and folder.exists():  # cut off in an earlier run
-            shutil.rmtree(folder)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        loss_sum = self.accelerator.reduce(self.loss_sum, "mean").item()
+        with checkpoints.removed_unless_written(folder) if main else contextlib.nullcontext():
+            if main:
+                checkpoints.begin(folder)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            loss_sum = self.accelerator.reduce(self.loss_sum, "mean").item()
+            if main:
+                state = {
+                    "loss_sum": loss_sum,
+                    "steps": self.steps_in_sum,
+                    "overflows": [self.overflows, self.overflows_in_a_row],
+                }
+                (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
+                checkpoints.write_manifest(folder)
         if main:
-            state = {"loss_sum": loss_sum, "steps": self.steps_in_sum}
-            (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
-            checkpoints.write_manifest(folder)
             keep = self.job.recipe.training.save_total_limit
             checkpoints.prune(folder.parent, keep, self.plan.best_step)
         self.emit("save", path=str(folder))
@@ -200,6 +241,7 @@ class CaptionTrainer(Trainer):
         state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
         self.loss_sum += state["loss_sum"]
         self.steps_in_sum = state["steps"]
+        self.overflows, self.overflows_in_a_row = state.get("overflows", [0, 0])
 
     def any_process(self, flag: bool) -> bool:
         """Whether it is true in any process: they must stop at the same step."""
@@ -233,10 +275,7 @@ class _Timetable(TrainerCallback):
             higher_is_better=job.higher_is_better,
             history=job.history,
         )
-        output_dir = Path(args.output_dir)
-        trainer.plan.forget_best_unless(
-            lambda step: checkpoints.damage(output_dir / f"checkpoint-{step}") is None
-        )
+        trainer.plan.forget_best_if_damaged(Path(args.output_dir))
         trainable = [p.numel() for p in trainer.model.parameters() if p.requires_grad]
         trainer.emit(
             "start",
@@ -261,6 +300,9 @@ class _Timetable(TrainerCallback):
             raise DataError(
                 f"None of the training images of {trainer.job.train.name} could be read."
             )
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.check_update(kwargs["optimizer"])
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # before the scheduler moves on: the rate that this update used

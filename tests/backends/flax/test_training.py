@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -287,7 +288,9 @@ def test_a_run_whose_best_checkpoint_is_gone_ends_with_the_last_weights(
     for checkpoint in (tmp_path / "run").glob("checkpoint-*"):
         if checkpoint.name not in ("checkpoint-9",):
             shutil.rmtree(checkpoint)
-    again = run(dropout_folder, pairs, tmp_path / "run", resume=True, **settings)
+    lost = pytest.warns(UserWarning, match=f"checkpoint-{best}, is lost: it is missing")
+    with lost if best != 9 else contextlib.nullcontext():
+        again = run(dropout_folder, pairs, tmp_path / "run", resume=True, **settings)
     assert again.metrics["wer"] == (evaluated[9] if best != 9 else first.metrics["wer"])
     a = load_file(tmp_path / "run/checkpoint-9/model.safetensors")
     b = load_file(again.output_dir / "model.safetensors")
@@ -347,7 +350,7 @@ def test_a_divergence_is_named_with_the_checkpoint_to_go_back_to(ved_folder, pai
     with pytest.raises(captionkit.CaptionkitError) as e:
         run(ved_folder, pairs, tmp_path / "run", learning_rate=1e38, epochs=20, save_steps=1,
             eval_steps=0)  # fmt: skip
-    assert "The loss became nan by step 2 (learning rate " in str(e.value)
+    assert "The loss became nan at step 2 (learning rate " in str(e.value)
     assert str(e.value).endswith(
         "The last checkpoint before it is " + str(tmp_path / "run" / "checkpoint-1.")
     )
@@ -363,7 +366,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "write_manifest", full)
-    with pytest.raises(OutputError, match=r"could not be written: .*No space left"):
+    with pytest.raises(OutputError, match=r"checkpoint-3 could not be written .*No space"):
         run(ved_folder, pairs, tmp_path / "run", epochs=1)
 
 

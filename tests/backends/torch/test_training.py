@@ -333,6 +333,6 @@ def test_captions_longer_than_the_model_are_named_or_cut(git_folder, pairs, tmp_
 
 
 def test_a_divergence_is_named(git_folder, pairs, tmp_path):
-    with pytest.raises(captionkit.CaptionkitError, match=r"loss became (nan|inf) by step \d+"):
+    with pytest.raises(captionkit.CaptionkitError, match=r"loss became (nan|inf) at step \d+"):
         run(git_folder, pairs, tmp_path / "run", learning_rate=1e38, adam_epsilon=1e-30,
             max_grad_norm=0, weight_decay=1.0, epochs=20)  # fmt: skip
