@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from captionkit.backends.flax.step import TrainState
 from captionkit.errors import CheckpointError, OutputError
@@ -59,11 +58,6 @@ def read_state(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, An
     leaves = [read[path] for path in expected]
     state = jax.tree.unflatten(structure, leaves)._replace(params=like.params)
     return state, json.loads((folder / _NUMBERS).read_text(encoding="utf-8"))
-
-
-def on_host(tree: Any) -> Any:
-    """A copy as numpy arrays, which the next update does not touch."""
-    return jax.tree.map(lambda x: np.array(x, copy=True), tree)
 
 
 class BackgroundWriter:
