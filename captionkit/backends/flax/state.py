@@ -24,7 +24,8 @@ def write_state(folder: Path, state: TrainState, numbers: dict[str, Any]) -> Non
     """
     from orbax.checkpoint import v1 as ocp
 
-    ocp.save((folder / _ARRAYS).absolute(), _by_path(state))
+    with _alone():
+        ocp.save((folder / _ARRAYS).absolute(), _by_path(state))
     (folder / _NUMBERS).write_text(json.dumps(numbers), encoding="utf-8")
 
 
@@ -41,7 +42,8 @@ def read_state(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, An
             "it. Go on with the backend that began the run, or start a new run from its weights: "
             "model=" + repr(str(folder))
         )
-    read = ocp.load((folder / _ARRAYS).absolute())
+    with _alone():
+        read = ocp.load((folder / _ARRAYS).absolute())
     expected = _by_path(like)
     differ = sorted(
         path
@@ -88,6 +90,15 @@ class BackgroundWriter:
     def close(self) -> None:
         """Finish what was begun, whatever becomes of it."""
         self.pool.shutdown(wait=True)
+
+
+def _alone() -> Any:
+    """Of several processes each reads, and the first writes, without waiting for the others."""
+    from orbax.checkpoint import v1 as ocp
+
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    return ocp.Context(multiprocessing_options=options)
 
 
 def _by_path(state: TrainState) -> dict[str, Any]:

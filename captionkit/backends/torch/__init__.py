@@ -40,12 +40,18 @@ class TorchBackend:
         from captionkit.backends.torch.device import choose_device, choose_precision
 
         device = choose_device(options.device)
-        if device.type == "cuda" and device.index:
+        if options.device is not None and device.type == "cuda" and device.index:
             raise ConfigError(
                 f"Training runs on the first visible GPU. Instead of device={options.device!r} set "
                 f"CUDA_VISIBLE_DEVICES={device.index} in the environment."
             )
         choose_precision(recipe.training.precision, device)
+
+    def connect(self) -> None:
+        """Connect the run's processes, where there are several. Raises `ProcessError`."""
+        from captionkit.backends.torch.processes import connect
+
+        connect()
 
     def train(self, job: TrainingJob) -> Path:
         """Train as the job says; returns the folder with the finished model."""

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from captionkit.backends.torch.batches import TrainingBatches
 from captionkit.backends.torch.device import DTYPES, choose_device, choose_precision
 from captionkit.backends.torch.families import family_of
+from captionkit.backends.torch.processes import connect
 from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.trainer import CaptionTrainer
 from captionkit.backends.torch.weights import load_model, named_as_saved, new_model
@@ -42,6 +43,7 @@ def _train(job: TrainingJob) -> Path:
     device = choose_device(options.device)
     precision = choose_precision(recipe.training.precision, device)
     args = training_arguments(job, device, precision)
+    connect()  # after the Trainer's arguments, which connect what gradients take
 
     tokenizer = load_tokenizer(job.model, recipe.trust_remote_code)
     preprocess = Preprocessor.from_checkpoint(job.model)
