@@ -96,9 +96,11 @@ def _alone() -> Any:
     """Of several processes each reads, and the first writes, without waiting for the others."""
     from orbax.checkpoint import v1 as ocp
 
-    own = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
-    return ocp.Context(multiprocessing_options=options)
+    context = ocp.Context()
+    if jax.process_count() > 1:
+        context.multiprocessing.primary_host = jax.process_index()
+        context.multiprocessing.active_processes = {jax.process_index()}
+    return context
 
 
 def _by_path(state: TrainState) -> dict[str, Any]:

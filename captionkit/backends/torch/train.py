@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from captionkit.backends.torch import sharding
 from captionkit.backends.torch.batches import TrainingBatches
 from captionkit.backends.torch.device import DTYPES, choose_device, choose_precision
 from captionkit.backends.torch.families import family_of
@@ -54,6 +55,8 @@ def _train(job: TrainingJob) -> Path:
     freeze(model, recipe.training.freeze)
     if recipe.training.gradient_checkpointing:
         checkpoint_activations(model)
+    if options.sharded:
+        sharding.gather_by_layer(args, model)
     model.generation_config.update(
         max_length=None,
         max_new_tokens=recipe.decoding.max_new_tokens,
@@ -116,12 +119,15 @@ def training_arguments(job: TrainingJob, device: torch.device, precision: str) -
         logging_nan_inf_filter=False,
         report_to=[],
         disable_tqdm=True,
+        **(sharding.ARGUMENTS if options.sharded else {}),
         remove_unused_columns=False,
         label_names=["labels"],
         log_level="error",
     )
     # several GPUs in one process would mean DataParallel; `torchrun` uses them all
     args._n_gpu = min(args.n_gpu, 1)
+    if options.sharded:
+        sharding.check(args.world_size)
     args.per_device_train_batch_size = batch_size_per_pass(training, args.world_size)
     return args
 
@@ -167,7 +173,7 @@ def _load_best(trainer: CaptionTrainer, output_dir: Path) -> None:
     if best == trainer.state.global_step:
         return
     weights = load_model(output_dir / f"checkpoint-{best}", trainer.job.recipe.trust_remote_code)
-    trainer.model.load_state_dict(weights.state_dict())
+    trainer.load_weights(weights)
 
 
 def _save_final(trainer: CaptionTrainer, output_dir: Path) -> None:
