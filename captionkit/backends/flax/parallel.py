@@ -41,7 +41,7 @@ class Pmap:
 
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """See `compile_step`."""
-        return compile_step(step, self.devices)
+        return _in_order(compile_step(step, self.devices), self.devices)
 
     def logits(self, logits: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         """The model's function as it is: every device has all parameters."""
@@ -103,7 +103,7 @@ class MeshOfDevices:
             with jax.set_mesh(self.mesh):
                 return compiled[0](state, batch, learning_rate, key)
 
-        return run
+        return _in_order(run, self.devices)
 
     def logits(self, logits: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         """The model's function with whole parameters; those of stacks it gathers layer by layer."""
@@ -190,9 +190,9 @@ class Votes:
     def __init__(self, devices: Sequence[jax.Device]):
         self.mesh = Mesh(np.array(devices), (_AXIS,))
         self.local = [d for d in devices if d.process_index == jax.process_index()]
-        self._sum = jax.jit(
-            functools.partial(jnp.sum, axis=0),
-            out_shardings=NamedSharding(self.mesh, PartitionSpec()),
+        place = NamedSharding(self.mesh, PartitionSpec())
+        self._sum = _in_order(
+            jax.jit(functools.partial(jnp.sum, axis=0), out_shardings=place), devices
         )
 
     def cast(self, numbers: Sequence[int]) -> Any:
@@ -208,6 +208,17 @@ class Votes:
     def counted(self, votes: Any) -> list[int]:
         """The sums, when they are there."""
         return np.asarray(votes).tolist()
+
+
+def _in_order(run: Callable[..., Any], devices: Sequence[jax.Device]) -> Callable[..., Any]:
+    """The same, finished when it returns where processes share CPUs' work.
+
+    An accelerator runs programs in the order in which they are begun, a CPU as it likes: two that
+    exchange something would meet each other's messages.
+    """
+    if jax.process_count() == 1 or devices[0].platform != "cpu":
+        return run
+    return lambda *arguments: jax.block_until_ready(run(*arguments))
 
 
 def _positions(devices: list[jax.Device], local: list[jax.Device]) -> range:

@@ -43,8 +43,6 @@ def connect() -> None:
             # SIGTERM is ours: a run saves a checkpoint and stops
             jax.config.update("jax_enable_preemption_service", False)
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
-            # on CPUs what was begun at once may run in any order, in each process in another
-            jax.config.update("jax_cpu_enable_async_dispatch", False)
             jax.distributed.initialize(
                 address, count, index,
                 initialization_timeout=_SECONDS_TO_CONNECT,

@@ -6,6 +6,7 @@ of a run without FSDP, so that any number of processes goes on from them, with i
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def check(processes: int) -> None:
 
 
 def switch_on(accelerator: Accelerator, args: TrainingArguments) -> None:
-    """Have Accelerate shard where it does so for GPUs alone: nothing else of it asks for one."""
+    """Have Accelerate shard on CPUs too. It does so on GPUs alone, and needs none for it."""
     accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
 
@@ -42,6 +43,8 @@ def gather_by_layer(args: TrainingArguments, model: nn.Module) -> None:
         raise ConfigError("sharded=True needs transformers 5. Upgrade: pip install -U transformers")
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     layers = {type(layer).__name__ for one in lists for layer in one}
+    # of outputs that are views, which would be in danger if they were changed in place
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     plugin["transformer_cls_names_to_wrap"] = ",".join(sorted(layers))
 
 

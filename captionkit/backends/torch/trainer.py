@@ -79,7 +79,7 @@ class CaptionTrainer(Trainer):
         self.steps_in_sum = 0
 
     def create_accelerator_and_postprocess(self) -> None:
-        """The Trainer's own; with FSDP also on CPUs, where Accelerate shards when it is told to."""
+        """The Trainer's own, and FSDP on CPUs as well."""
         super().create_accelerator_and_postprocess()
         if self.args.fsdp and not self.is_fsdp_enabled:
             sharding.switch_on(self.accelerator, self.args)
