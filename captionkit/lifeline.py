@@ -19,6 +19,7 @@ from captionkit.processes import Processes
 
 _DONE = b"done"
 _SECONDS = 60.0  # to connect
+_SECONDS_OF_A_STRANGER = 5.0  # to say what only the run's own processes know
 
 
 def hold(processes: Processes, host: str) -> None:
@@ -64,7 +65,7 @@ def _accepted(server: socket.socket, token: bytes, count: int) -> dict[int, sock
     server.settimeout(_SECONDS)
     while len(lines) < count:
         line, _ = server.accept()
-        line.settimeout(_SECONDS)
+        line.settimeout(_SECONDS_OF_A_STRANGER)
         try:
             told = _read(line, len(token) + 4)
         except OSError:
