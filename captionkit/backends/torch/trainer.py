@@ -81,7 +81,7 @@ class CaptionTrainer(Trainer):
     def create_accelerator_and_postprocess(self) -> None:
         """The Trainer's own, and FSDP on CPUs as well."""
         super().create_accelerator_and_postprocess()
-        if self.args.fsdp and not self.is_fsdp_enabled:
+        if self.args.fsdp and getattr(self.accelerator.state, "fsdp_plugin", None) is None:
             sharding.switch_on(self.accelerator, self.args)
             self.is_fsdp_enabled = True
 
