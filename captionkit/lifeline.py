@@ -7,25 +7,31 @@ it the others would wait in their next exchange, for minutes or forever.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hmac
 import os
 import secrets
 import socket
 import sys
 import threading
-from typing import NoReturn
+import time
 
 from captionkit.processes import Processes
 
-_DONE = b"done"
+_DONE, _FAILED = b"done", b"fail"
+_SECONDS_TO_FAIL_TOO = 10.0
 _SECONDS = 60.0  # to connect
 _SECONDS_OF_A_STRANGER = 5.0  # to say what only the run's own processes know
+
+_lines: list[socket.socket] = []  # to the others, or to process 0
+_status: int | None = None  # what this process will end with, where it failed
 
 
 def hold(processes: Processes, host: str) -> None:
     """Connect all processes to process 0, at `host`; from now on none outlives another's failure.
 
-    A process that ends as it should says so first, and the others go on.
+    A process that ends as it should says so first, and the others go on. One that fails says that,
+    and the others have a moment to come to the same error by themselves.
     """
     if processes.index == 0:
         server = socket.create_server((host if _is_local(host) else "", 0))
@@ -46,17 +52,16 @@ def hold(processes: Processes, host: str) -> None:
         threading.Thread(
             target=_watch, args=(line, index), name="captionkit-lifeline", daemon=True
         ).start()
-    atexit.register(_let_go, list(lines.values()))
+    _lines.extend(lines.values())
+    atexit.register(_let_go)
 
 
-def end_now(status: int) -> NoReturn:
-    """End this process without a word to the others, who then end too.
-
-    What a framework does at a process's end waits for the others, for minutes.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+def failed(status: int) -> None:
+    """Tell the others that this process will end with an error, with this exit status."""
+    global _status
+    if _status is None:
+        _status = status
+        _say(_FAILED)
 
 
 def _accepted(server: socket.socket, token: bytes, count: int) -> dict[int, socket.socket]:
@@ -86,10 +91,14 @@ def _read(line: socket.socket, count: int) -> bytes:
 
 def _watch(line: socket.socket, index: int) -> None:
     try:
-        ended_well = _read(line, len(_DONE)) == _DONE
+        told = _read(line, len(_DONE))
     except OSError:
-        ended_well = False
-    if not ended_well:
+        told = b""
+    if told == _DONE:
+        return
+    if told == _FAILED:
+        time.sleep(_SECONDS_TO_FAIL_TOO)
+    if _status is None:
         # not print, and no cleaning up: the main thread may wait for the lost one forever
         os.write(
             2,
@@ -97,18 +106,21 @@ def _watch(line: socket.socket, index: int) -> None:
             "said), so this one ends too. What was saved is whole: a training run goes on with "
             "resume, captioning with the same command.\n".encode(),
         )
-        os._exit(1)
+    # at its end a framework may wait for the lost one, for a minute or more
+    os._exit(_status or 1)
 
 
-def _let_go(lines: list[socket.socket]) -> None:
-    failed = hasattr(sys, "last_value")  # by an exception that nobody caught
-    for line in lines:
-        try:
-            if not failed:
-                line.sendall(_DONE)
-            line.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
+def _let_go() -> None:
+    if hasattr(sys, "last_value"):  # an exception that nobody caught
+        failed(1)
+    elif _status is None:
+        _say(_DONE)
+
+
+def _say(word: bytes) -> None:
+    for line in _lines:
+        with contextlib.suppress(OSError):
+            line.sendall(word)
 
 
 def _is_local(host: str) -> bool:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captionkit.checkpoints import write_atomically
 from captionkit.processes import is_main_process
 from captionkit.types import TrainEvent
 
@@ -127,7 +128,7 @@ class History:
 
     def _write(self) -> None:
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        self.path.write_text(text, encoding="utf-8")
+        write_atomically(self.path, text)  # other processes read it when they resume
 
 
 def _rows_until(path: Path, resume_step: int | None) -> list[dict[str, Any]]:

@@ -81,15 +81,21 @@ LINE = """
             os.kill(os.getpid(), 9)
         if end == "raise":
             raise ValueError("mine")
-        if end == "now":
-            lifeline.end_now(3)
+        if "failed" in end:
+            lifeline.failed(3)
+            sys.exit(3)
         sys.exit(0)
+    if end == "all failed":
+        lifeline.failed(4)
+        sys.exit(4)
     time.sleep(2 if end == "well" else 100)
     print("done")
 """
 
 
-@pytest.mark.parametrize(("end", "status"), [("kill", -9), ("raise", 1), ("now", 3), ("well", 0)])
+@pytest.mark.parametrize(
+    ("end", "status"), [("kill", -9), ("raise", 1), ("failed", 3), ("all failed", 3), ("well", 0)]
+)
 def test_the_end_of_one_is_that_of_all_unless_it_ends_well(tmp_path, end, status):
     running = [
         subprocess.Popen(
@@ -104,6 +110,8 @@ def test_the_end_of_one_is_that_of_all_unless_it_ends_well(tmp_path, end, status
         output, errors = told[index]
         if end == "well":
             assert (running[index].returncode, output) == (0, "done\n")
+        elif end == "all failed":  # each with its own error
+            assert (running[index].returncode, errors) == (4, "")
         else:
             assert running[index].returncode == 1
             assert f"process {who} of this run has ended before its time" in errors

@@ -23,11 +23,11 @@ from captionkit.errors import (
     ConfigError,
     TrainingInterrupted,
 )
-from captionkit.lifeline import end_now
+from captionkit.lifeline import failed
 from captionkit.processes import connected
 from captionkit.settings import nearest
 
-_SECONDS_TO_BE_TOLD = 5.0
+_SECONDS_TO_BE_TOLD = 15.0
 
 # most return nothing, which is status 0
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     status = _run(name, rest)
     if status and connected().count > 1:
-        end_now(status)
+        failed(status)
     return status
 
 

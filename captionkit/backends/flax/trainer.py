@@ -143,7 +143,8 @@ class CaptionTrainer:
         if self.processes.count == 1:
             self._report_skipped(update.skipped)
         rate = learning_rate(self.job.recipe.training, self.step, self.total_steps)
-        votes = self.votes.cast([len(update.skipped), self.job.should_stop()])
+        stop = self.processes.count > 1 and self.job.should_stop()
+        votes = self.votes.cast([len(update.skipped), stop])
         self.state, metrics = self.train_step(self.state, update.arrays, np.float32(rate), self.key)
         self._settle()  # the update before, while this one runs
         self.step += 1

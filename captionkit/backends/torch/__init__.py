@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from captionkit.backends.torch.options import TorchOptions
 from captionkit.errors import ConfigError
+from captionkit.processes import launched
 
 if TYPE_CHECKING:
     from captionkit.recipe import Recipe
@@ -46,6 +47,11 @@ class TorchBackend:
                 f"CUDA_VISIBLE_DEVICES={device.index} in the environment."
             )
         choose_precision(recipe.training.precision, device)
+        if options.sharded and launched()[1] == 1:
+            raise ConfigError(
+                "sharded=True shares the model out over several processes, and this is one. Start "
+                "them with torchrun --nproc-per-node N, or leave sharded away."
+            )
 
     def connect(self) -> None:
         """Connect the run's processes, where there are several. Raises `ProcessError`."""

@@ -21,15 +21,6 @@ from captionkit.errors import ConfigError
 ARGUMENTS: dict[str, Any] = {"fsdp": "full_shard auto_wrap", "fsdp_config": {"version": 2}}
 
 
-def check(processes: int) -> None:
-    """Raise ConfigError where nothing can be shared out."""
-    if processes == 1:
-        raise ConfigError(
-            "sharded=True shares the model out over several processes, and this is one. Start them "
-            "with torchrun --nproc-per-node N, or leave sharded away."
-        )
-
-
 def switch_on(accelerator: Accelerator, args: TrainingArguments) -> None:
     """Have Accelerate shard on CPUs too. It does so on GPUs alone, and needs none for it."""
     accelerator.state.distributed_type = DistributedType.FSDP

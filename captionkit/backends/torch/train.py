@@ -126,8 +126,6 @@ def training_arguments(job: TrainingJob, device: torch.device, precision: str) -
     )
     # several GPUs in one process would mean DataParallel; `torchrun` uses them all
     args._n_gpu = min(args.n_gpu, 1)
-    if options.sharded:
-        sharding.check(args.world_size)
     args.per_device_train_batch_size = batch_size_per_pass(training, args.world_size)
     return args
 
