@@ -74,6 +74,7 @@ LINE = """
         return [path.read_bytes() for path in paths]
 
     together = Processes(index, 3, gather, lambda content: gather(content)[0])
+    lifeline._SECONDS_TO_FAIL_TOO = 1.0
     lifeline.hold(together, "127.0.0.1")
     together.wait()
     if index == 1:
