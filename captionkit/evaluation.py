@@ -72,11 +72,10 @@ def evaluate_captioner(
     try:
         _caption_share(captioner, dataset, settings, batch_size, on_bad_image, on_batch, part)
     except ImageError as error:
-        if connected().count == 1:
-            raise
         part.error = str(error)
     whole = _together(part)
-    on_batch(len(dataset), len(dataset))
+    if connected().count > 1:
+        on_batch(len(dataset), len(dataset))
     if not whole.rows:
         raise DataError(f"None of the {len(dataset)} images of {dataset.name} could be read.")
     predictions = []
@@ -141,8 +140,10 @@ def _caption_share(
 
 def _together(part: _Part) -> _Part:
     """The parts of all processes as one, in the order of the dataset. Raises ImageError."""
-    told = connected().gather(json.dumps(dataclasses.asdict(part)).encode())
-    parts = [_Part(**json.loads(one)) for one in told]
+    parts = [part]
+    if connected().count > 1:
+        told = connected().gather(json.dumps(dataclasses.asdict(part)).encode())
+        parts = [_Part(**json.loads(one)) for one in told]
     for error in (part.error for part in parts if part.error):
         raise ImageError(error)
     return _Part(
