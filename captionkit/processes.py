@@ -56,8 +56,8 @@ def launched() -> tuple[int, int]:
     """
     for index_name, count_name in _VARIABLES:
         index, count = os.environ.get(index_name), os.environ.get(count_name)
-        if index is None and count is None:
-            continue
+        if count is None and (index is None or index_name == "RANK"):
+            continue  # others set RANK too; torchrun sets both
         if not (index and count and index.isdecimal() and count.isdecimal()):
             raise ConfigError(
                 f"Of several processes each needs {index_name} (0, 1, ...) and {count_name} in its "

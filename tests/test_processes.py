@@ -23,9 +23,11 @@ def _alone(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_without_a_launcher_there_is_one():
+def test_without_a_launcher_there_is_one(monkeypatch):
     assert processes.launched() == (0, 1)
     assert processes.is_main_process()
+    monkeypatch.setenv("RANK", "1")  # of something else
+    assert processes.launched() == (0, 1)
     assert processes.connected().gather(b"x") == [b"x"]
     assert processes.connected().broadcast(b"x") == b"x"
 
