@@ -34,7 +34,8 @@ def hold(processes: Processes, host: str) -> None:
     and the others have a moment to come to the same error by themselves.
     """
     if processes.index == 0:
-        server = socket.create_server((host if _is_local(host) else "", 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        server = socket.create_server((host if _is_local(host) else "", 0), family=family)
         token = secrets.token_bytes(16)
         port = server.getsockname()[1]
         processes.broadcast(port.to_bytes(2, "big") + token)
