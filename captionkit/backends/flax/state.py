@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from safetensors.numpy import load_file, save_file
 
 from captionkit.backends.flax.step import TrainState
 from captionkit.errors import CheckpointError, OutputError
 
 _ARRAYS = "state"  # in a checkpoint: an orbax checkpoint of all but the weights
+_ARRAYS_OF_ONE = "state.safetensors"  # instead of it, from a run of several processes
 _NUMBERS = "captionkit-state.json"  # the loss since the last log
 
 
@@ -24,8 +26,10 @@ def write_state(folder: Path, state: TrainState, numbers: dict[str, Any]) -> Non
     """
     from orbax.checkpoint import v1 as ocp
 
-    with _alone():
+    if jax.process_count() == 1:
         ocp.save((folder / _ARRAYS).absolute(), _by_path(state))
+    else:  # orbax would wait for the other processes, which train on
+        save_file(_by_path(state), folder / _ARRAYS_OF_ONE)
     (folder / _NUMBERS).write_text(json.dumps(numbers), encoding="utf-8")
 
 
@@ -36,14 +40,16 @@ def read_state(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, An
     """
     from orbax.checkpoint import v1 as ocp
 
-    if not (folder / _ARRAYS).is_dir():
+    if (folder / _ARRAYS_OF_ONE).is_file():
+        read = load_file(folder / _ARRAYS_OF_ONE)
+    elif (folder / _ARRAYS).is_dir():
+        read = ocp.load((folder / _ARRAYS).absolute())
+    else:
         raise CheckpointError(
             f"{folder} holds no training state of the Flax backend, so it cannot be resumed with "
             "it. Go on with the backend that began the run, or start a new run from its weights: "
             "model=" + repr(str(folder))
         )
-    with _alone():
-        read = ocp.load((folder / _ARRAYS).absolute())
     expected = _by_path(like)
     differ = sorted(
         path
@@ -90,17 +96,6 @@ class BackgroundWriter:
     def close(self) -> None:
         """Finish what was begun, whatever becomes of it."""
         self.pool.shutdown(wait=True)
-
-
-def _alone() -> Any:
-    """Of several processes each reads, and the first writes, without waiting for the others."""
-    from orbax.checkpoint import v1 as ocp
-
-    context = ocp.Context()
-    if jax.process_count() > 1:
-        context.multiprocessing.primary_host = jax.process_index()
-        context.multiprocessing.active_processes = {jax.process_index()}
-    return context
 
 
 def _by_path(state: TrainState) -> dict[str, Any]:
