@@ -19,7 +19,7 @@ _HOW = (
     "JAX_NUM_PROCESSES and JAX_PROCESS_ID in its environment."
 )
 _SECONDS_TO_CONNECT = 100
-_SECONDS_WITHOUT_HEARTBEAT = 60  # of a machine that is gone; of a process our lifeline tells sooner
+_SECONDS_WITHOUT_HEARTBEAT = 100  # of a machine that is gone; a process's end the lifeline tells
 _SMALLEST = 1 << 10  # bytes; what is exchanged is filled up to a power of two, each compiled once
 
 
