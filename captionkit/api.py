@@ -20,7 +20,7 @@ from captionkit.interrupt import stop_requested_by_signal
 from captionkit.metrics import score
 from captionkit.metrics.pairs import PairCheck
 from captionkit.plan import Plan
-from captionkit.processes import is_main_process
+from captionkit.processes import Processes, connected, is_main_process, launched
 from captionkit.recipe import Decoding, Recipe, field_names
 from captionkit.run_folder import RunFolder, write_evaluation_report
 from captionkit.settings import unknown_setting
@@ -132,17 +132,23 @@ def finetune(recipe: Recipe | str | Path | None = None, **settings: Any) -> Fine
                 higher_is_better, resume_from, tuple(tracking.history),
             )  # fmt: skip
             backend.train(job)
+            processes = connected()
         if not is_main_process():
+            if told := processes.broadcast(b""):  # when the first has written everything
+                raise TrainingInterrupted(told.decode())
             values = evaluator.last.metrics if evaluator and evaluator.last else {}
             return FinetuneResult(run.root, values, [], {}, run.folder / "report.html")
-        if should_stop() and not tracking.finished:
-            raise TrainingInterrupted(
+        if (should_stop() or processes.count > 1) and not tracking.finished:
+            why = (
                 f"Stopped after step {tracking.step}; a checkpoint is saved. Go on with:\n"
                 f"  {_how_to_go_on(run, in_memory)}"
             )
+            processes.broadcast(why.encode())
+            raise TrainingInterrupted(why)
         report = run.finish(plan, tracking, train, validation)
     if plan.push_to_hub:
         hub.push(run.root, plan)
+    processes.broadcast(b"")
     return FinetuneResult(
         run.root, run.metrics(), read_history(run.history), tracking.skipped, report
     )
@@ -209,14 +215,15 @@ def evaluate(
         model, examples, metrics, Decoding(**{**defaults, **decoding}), batch_size,
         data.get("on_bad_image", "stop"),
     )  # fmt: skip
-    if examples.has_captions:
+    if examples.has_captions and is_main_process():
         check = PairCheck()
         for row in result.predictions:
             check.check(row.prediction, row.references)
         check.warn()
-    if output_dir is not None:
+    if output_dir is not None and is_main_process():
         facts = {**getattr(model, "facts", {}), "seconds": time.perf_counter() - started}
         write_evaluation_report(Path(output_dir), result, examples, facts)
+    connected().wait()
     return result
 
 
@@ -230,6 +237,16 @@ def caption(
 ) -> list[Caption]:
     """Caption images with a model in one call; `load` once instead to caption again and again."""
     return load(model, backend, device).caption(images, **decoding)
+
+
+def processes_of(
+    model: Captioner | str | Path, backend: str = "auto", trust_remote_code: bool = False
+) -> Processes:
+    """The processes of this run, where there are several connected by the model's backend."""
+    if launched()[1] > 1 and isinstance(model, (str, Path)):
+        chosen = _chosen_backend(backend, models.resolve_model(str(model), trust_remote_code))
+        getattr(chosen, "connect", lambda: None)()
+    return connected()
 
 
 def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:

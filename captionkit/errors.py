@@ -49,6 +49,10 @@ class CaptioningInterrupted(CaptionkitError):
     """Bulk captioning was asked to stop; its captions are kept. The message says how to go on."""
 
 
+class ProcessError(CaptionkitError):
+    """Another process of the same run has ended, or could not be reached."""
+
+
 class DivergedError(CaptionkitError):
     """The loss of an update was infinite or not a number; the message names its images."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.checkpoints import write_atomically
 from captionkit.errors import DataError, ImageError
+from captionkit.processes import connected
 from captionkit.recipe import Decoding
 from captionkit.registry import get_metric
 
@@ -63,40 +66,92 @@ def evaluate_captioner(
     """
     if metrics:
         dataset.require_captions()
-    with_captions = dataset.has_captions
     scorers = {name: get_metric(name) for name in metrics}
-    settings = dataclasses.asdict(decoding or Decoding())
-    settings["num_return_sequences"] = 1
-    predictions: list[Prediction] = []
-    skipped: list[tuple[str, str]] = []
-    loss_sum, tokens = 0.0, 0
-    for start in range(0, len(dataset), batch_size):
-        indices = range(start, min(start + batch_size, len(dataset)))
-        examples, encoded = _encoded(
-            captioner, [dataset[i] for i in indices], on_bad_image, skipped
-        )
-        if examples:
-            captions = captioner.caption(encoded, **settings)
-            if with_captions:
-                nll, count = captioner.loss(encoded, [example.captions for example in examples])
-                loss_sum, tokens = loss_sum + nll, tokens + count
-            for example, caption in zip(examples, captions, strict=True):
-                for scorer in scorers.values():
-                    scorer.update(caption.text, example.captions)
-                predictions.append(
-                    Prediction(example.image_id, caption.text, caption.score, example.captions, {})
-                )
-        on_batch(indices[-1] + 1, len(dataset))
-    if not predictions:
+    settings = dataclasses.asdict(decoding or Decoding()) | {"num_return_sequences": 1}
+    part = _Part()
+    try:
+        _caption_share(captioner, dataset, settings, batch_size, on_bad_image, on_batch, part)
+    except ImageError as error:
+        part.error = str(error)
+    whole = _together(part)
+    if connected().count > 1:
+        on_batch(len(dataset), len(dataset))
+    if not whole.rows:
         raise DataError(f"None of the {len(dataset)} images of {dataset.name} could be read.")
-    values = {"loss": loss_sum / tokens} if with_captions else {}
+    predictions = []
+    for position, text, score in whole.rows:
+        example = dataset[position]
+        for scorer in scorers.values():
+            scorer.update(text, example.captions)
+        predictions.append(Prediction(example.image_id, text, score, example.captions, {}))
+    values = {"loss": whole.loss_sum / whole.tokens} if dataset.has_captions else {}
     for scorer in scorers.values():
         scores = scorer.compute()
         values |= scores.corpus
         for key, per_image in scores.per_image.items():
             for prediction, value in zip(predictions, per_image, strict=True):
                 prediction.metrics[key] = value
-    return Evaluation(values, predictions, skipped)
+    return Evaluation(values, predictions, [(name, reason) for _, name, reason in whole.skipped])
+
+
+@dataclass
+class _Part:
+    """What one process found: text and numbers.
+
+    rows: (position in the dataset, caption, score). skipped: (position of the batch, image_id,
+    reason). error: why an image stopped it.
+    """
+
+    rows: list[tuple[int, str, float]] = field(default_factory=list)
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    tokens: int = 0
+    error: str | None = None
+
+
+def _caption_share(
+    captioner: Captioner,
+    dataset: CaptionDataset,
+    settings: dict[str, Any],
+    batch_size: int,
+    on_bad_image: str,
+    on_batch: Callable[[int, int], None],
+    part: _Part,
+) -> None:
+    """Caption every n-th batch, where there are n processes, into `part`."""
+    processes = connected()
+    starts = range(0, len(dataset), batch_size)
+    for start in starts[processes.index :: processes.count]:
+        indices = range(start, min(start + batch_size, len(dataset)))
+        skipped: list[tuple[str, str]] = []
+        batch = [dataset[i] for i in indices]
+        examples, encoded = _encoded(captioner, batch, on_bad_image, skipped)
+        part.skipped += [(start, *one) for one in skipped]
+        if examples:
+            captions = captioner.caption(encoded, **settings)
+            if dataset.has_captions:
+                nll, count = captioner.loss(encoded, [example.captions for example in examples])
+                part.loss_sum, part.tokens = part.loss_sum + nll, part.tokens + count
+            position = dict(zip(map(id, batch), indices, strict=True))
+            for example, caption in zip(examples, captions, strict=True):
+                part.rows.append((position[id(example)], caption.text, caption.score))
+        on_batch(indices[-1] + 1, len(dataset))
+
+
+def _together(part: _Part) -> _Part:
+    """The parts of all processes as one, in the order of the dataset. Raises ImageError."""
+    parts = [part]
+    if connected().count > 1:
+        told = connected().gather(json.dumps(dataclasses.asdict(part)).encode())
+        parts = [_Part(**json.loads(one)) for one in told]
+    for error in (part.error for part in parts if part.error):
+        raise ImageError(error)
+    return _Part(
+        sorted((row for part in parts for row in part.rows), key=operator.itemgetter(0)),
+        sorted((row for part in parts for row in part.skipped), key=operator.itemgetter(0)),
+        math.fsum(part.loss_sum for part in parts),
+        sum(part.tokens for part in parts),
+    )
 
 
 def _encoded(

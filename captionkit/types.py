@@ -147,7 +147,9 @@ class Backend(Protocol):
     model_types: ClassVar[frozenset[str]]  # as in config.json: "git", "vision-encoder-decoder", ...
     options_type: ClassVar[type | None]  # dataclass of the settings that only this backend has
     # A backend that joins encoders and decoders to one model may have `parts` as well: the model
-    # types of its "encoder" and its "decoder", which `captionkit backends` then shows.
+    # types of its "encoder" and its "decoder", which `captionkit backends` then shows. One that
+    # runs in several processes has a method `connect`, see `captionkit.processes`; `train` and
+    # `load` connect too.
 
     def missing(self) -> str | None:
         """None where the framework is installed, else the command that installs it."""

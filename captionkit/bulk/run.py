@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from captionkit import models
+from captionkit.bulk.company import SharedCaptioner, help_out, led
 from captionkit.bulk.config import BulkConfig
 from captionkit.bulk.item import displayed, where_of
 from captionkit.bulk.journal import Journal
@@ -25,10 +26,12 @@ from captionkit.bulk.text_files import TextFiles
 from captionkit.bulk.writing import Written, caption_and_write, disk_errors
 from captionkit.errors import CaptioningInterrupted, ConfigError, ImageError
 from captionkit.interrupt import stop_requested_by_signal
+from captionkit.processes import Processes
 from captionkit.recipe import Decoding, field_names
 from captionkit.settings import unknown_setting
 from captionkit.types import Captioner
 
+_PATHS = ("output", "failed_file", "review_file")
 _STOPPING = "stopping after this batch (once more to stop at once)"
 
 
@@ -54,6 +57,12 @@ class BulkResult:
     review_file: Path | None
     first: list[str] = field(default_factory=list)
 
+    @classmethod
+    def told(cls, fields: dict[str, Any]) -> BulkResult:
+        """The result of process 0, as another one gets to know it."""
+        paths = {n: None if fields[n] == "None" else Path(fields[n]) for n in _PATHS}
+        return cls(**{**fields, **paths})
+
 
 def caption_files(
     images: str | Path | Sequence[str | Path],
@@ -69,11 +78,38 @@ def caption_files(
     images: one or many of them. model: a folder, a hub id, or what `load` returned. settings:
     `output=`, `format=`, `existing=` and the other fields of `BulkConfig`, and those of `Decoding`.
 
+    Of several processes, which all call it, the first reads and writes, and all of them caption.
+
     A run that was interrupted, in whatever way, goes on when it is called again. Raises
     `ConfigError`, `DataError`, `OutputError`, `ImageError` under on_bad_image="stop", and
     `CaptioningInterrupted` after Ctrl-C.
     """
-    config, decoding = split_settings(settings)
+    from captionkit.api import load, processes_of
+
+    processes = processes_of(model, backend, trust_remote_code)
+
+    def captioner() -> Captioner:
+        if isinstance(model, (str, Path)):
+            return load(model, backend, device, None, trust_remote_code)
+        return model
+
+    if processes.index:
+        return BulkResult.told(help_out(processes, captioner))
+    with led(processes) as told:
+        result = _caption_files(images, model, captioner, processes, trust_remote_code, settings)
+        told.update(dataclasses.asdict(result) | {n: str(getattr(result, n)) for n in _PATHS})
+    return result
+
+
+def _caption_files(
+    images: str | Path | Sequence[str | Path],
+    model: Captioner | str | Path,
+    load: Callable[[], Captioner],
+    processes: Processes,
+    trust_remote_code: bool,
+    given: dict[str, Any],
+) -> BulkResult:
+    config, decoding = split_settings(given)
     sources = [str(i) for i in ([images] if isinstance(images, (str, Path)) else images)]
     if not sources:
         raise ConfigError("Which images? Give files, folders or URLs.")
@@ -108,11 +144,11 @@ def caption_files(
         total, seconds = Written(), 0.0
         stopped: Exception | None = None
         if survey.todo + survey.bad:
-            captioner = model
-            if survey.todo and isinstance(model, (str, Path)):
-                from captionkit.api import load
-
-                captioner = load(model, backend, device, None, trust_remote_code)
+            captioner: Any = load() if survey.todo else model
+            if survey.todo and processes.count > 1:
+                captioner = SharedCaptioner(captioner, processes)
+                size = config.batch_size * processes.count
+                config = dataclasses.replace(config, batch_size=size)
             if config.token_probabilities:
                 decoding = {**decoding, "token_probabilities": True}
             bar = stack.enter_context(BulkProgress(survey.todo + survey.bad))

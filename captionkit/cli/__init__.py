@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,8 +24,12 @@ from captionkit.errors import (
     TrainingInterrupted,
 )
 from captionkit.interrupt import ended_by_sigterm
+from captionkit.lifeline import failed
 from captionkit.printable import printable
+from captionkit.processes import connected
 from captionkit.settings import nearest
+
+_SECONDS_TO_BE_TOLD = 15.0
 
 # most return nothing, which is status 0
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
@@ -46,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = arguments
     warnings.showwarning = _show_warning
+    status = _run(name, rest)
+    if status and connected().count > 1:
+        failed(status)
+    return status
+
+
+def _run(name: str, rest: list[str]) -> int:
     try:
         if name not in _COMMANDS:
             raise ConfigError(
@@ -65,6 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone
         return 0
+    except Exception:
+        if connected().count > 1:
+            time.sleep(_SECONDS_TO_BE_TOLD)  # does it follow from the end of another process?
+            traceback.print_exc()
+            return 1
+        raise
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

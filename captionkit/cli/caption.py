@@ -10,6 +10,7 @@ import tyro
 from captionkit.bulk.config import BulkConfig
 from captionkit.cli.form import given_on, parse
 from captionkit.errors import ConfigError, DataError
+from captionkit.processes import is_main_process
 from captionkit.recipe import Decoding
 
 
@@ -49,6 +50,8 @@ def _to_files(given: _Caption, settings: dict[str, Any]) -> None:
         given.images, given.model, backend=given.backend, device=given.device,
         trust_remote_code=given.trust_remote_code, **settings,
     )  # fmt: skip
+    if not is_main_process():
+        return
     output = displayed(str(result.output))
     beside = given.bulk.kind == "txt" and given.bulk.output is None
     if given.bulk.dry_run:
@@ -75,20 +78,34 @@ def _to_files(given: _Caption, settings: dict[str, Any]) -> None:
 
 
 def _print(given: _Caption, settings: dict[str, Any]) -> None:
-    from captionkit.api import load
+    from captionkit.api import load, processes_of
+    from captionkit.bulk.company import SharedCaptioner, help_out, led
     from captionkit.bulk.printing import print_captions
     from captionkit.bulk.run import split_settings
     from captionkit.bulk.sources import check_sources, find_images
 
-    config, decoding = split_settings(settings)
-    check_sources(given.images)
-    # everything that can be wrong with the sources is said before a model is loaded
-    found = sum(1 for _ in find_images(given.images, config.image_column, contents=False))
-    if config.dry_run:
-        _line("to caption", found)
+    def captioner() -> Any:
+        return load(given.model, given.backend, given.device, None, given.trust_remote_code)
+
+    processes = processes_of(given.model, given.backend, given.trust_remote_code)
+    if processes.index:
+        help_out(processes, captioner)
         return
-    captioner = load(given.model, given.backend, given.device, None, given.trust_remote_code)
-    print_captions(captioner, find_images(given.images, config.image_column), config, decoding)
+    with led(processes):
+        config, decoding = split_settings(settings)
+        check_sources(given.images)
+        # everything that can be wrong with the sources is said before a model is loaded
+        found = sum(1 for _ in find_images(given.images, config.image_column, contents=False))
+        if config.dry_run:
+            _line("to caption", found)
+            return
+        model = captioner()
+        if processes.count > 1:
+            model = SharedCaptioner(model, processes)
+            size = config.batch_size * processes.count
+            config = dataclasses.replace(config, batch_size=size)
+        items = find_images(given.images, config.image_column)
+        print_captions(model, items, config, decoding)
 
 
 def _line(name: str, count: int, more: str = "") -> None:

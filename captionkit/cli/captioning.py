@@ -10,6 +10,7 @@ import tyro
 
 from captionkit.cli.form import given_on, parse, print_metrics
 from captionkit.errors import ConfigError
+from captionkit.processes import is_main_process
 from captionkit.recipe import DataConfig, Decoding
 
 
@@ -50,6 +51,8 @@ def evaluate(arguments: list[str]) -> None:
         output_dir=folder,
         **data, **given_on(arguments, given.decoding),
     )  # fmt: skip
+    if not is_main_process():
+        return
     print(f"images     {len(result.predictions)}")
     print_metrics(result.metrics)
     if result.skipped:

@@ -109,8 +109,12 @@ class RowReader:
 
     def __call__(self, visit: Visit) -> Row:
         """Called by several threads at once."""
+        return read_row(self.read_image, self.dataset[visit[0]], self.ids(visit))
+
+    def ids(self, visit: Visit) -> Sequence[int]:
+        """The token ids of the visit's caption."""
         image, caption = visit
-        return read_row(self.read_image, self.dataset[image], self.token_ids[image][caption])
+        return self.token_ids[image][caption]
 
     @property
     def longest(self) -> Sequence[int]:

@@ -70,3 +70,7 @@ class StreamReader:
     def __call__(self, visit: StreamVisit) -> Row:
         """Called by several threads at once."""
         return read_row(self.read_image, *visit)
+
+    def ids(self, visit: StreamVisit) -> Sequence[int]:
+        """The token ids of the visit's caption."""
+        return visit[1]

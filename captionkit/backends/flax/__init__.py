@@ -39,6 +39,12 @@ class FlaxBackend:
 
         check(recipe.training, options)
 
+    def connect(self) -> None:
+        """Connect the run's processes, where there are several. Raises `ProcessError`."""
+        from captionkit.backends.flax.processes import connect
+
+        connect()
+
     def train(self, job: TrainingJob) -> Path:
         """Train as the job says; returns the folder with the finished model."""
         from captionkit.backends.flax.train import train

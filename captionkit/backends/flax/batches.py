@@ -25,7 +25,8 @@ class Update:
 
     arrays: `pixels`, `input_ids`, `targets` and `mask`, each `(devices, passes, rows, ...)`, or
         `(passes, rows, ...)` for one device. images: rows that are not padding. skipped:
-        (image_id, reason) of the images that could not be read. image_ids: of the others.
+        (image_id, reason) of the images that could not be read. image_ids: of the others. Each of
+        several processes has the arrays of its own devices, and knows of its own images.
     """
 
     arrays: dict[str, Any]
@@ -39,7 +40,8 @@ class TrainingBatches:
 
     order: which rows; read: reads one, see `training_rows`. size: (height, width) of the images.
     start_id, pad_id: what the decoder starts from, and what fills its inputs.
-    devices, rows: how many devices, and how many images each takes in a pass.
+    devices: how many; each takes an equal part of a pass. local: the numbers of those that this
+        process brings the images of; None: all.
     place: called with the arrays, ahead of time, to bring them to the devices.
     """
 
@@ -53,6 +55,7 @@ class TrainingBatches:
         pad_id: int,
         devices: int = 1,
         place: Callable[[dict[str, Any]], dict[str, Any]] = lambda arrays: arrays,
+        local: range | None = None,
     ):
         self.order = order
         self.read = read
@@ -62,6 +65,7 @@ class TrainingBatches:
         self.pad_id = pad_id
         self.passes = recipe.training.accumulation_steps
         self.devices = devices
+        self.local = range(devices) if local is None else local
         self.rows = recipe.training.batch_size // (devices * self.passes)
         self.place = place
         self.longest = len(decoder_pairs(read.longest, start_id)[0])
@@ -85,12 +89,19 @@ class TrainingBatches:
 
     def _updates(self, first: int) -> Generator[Update, None, None]:
         visits = self.order.batches(first, self.total_steps)
-        for rows in read_batches(self.read, visits, self.recipe.data.workers):
+        numbered = (list(enumerate(update)) for update in visits)
+        for rows in read_batches(self._read, numbered, self.recipe.data.workers):
             yield self._update(rows)
+
+    def _read(self, numbered: tuple[int, Any]) -> Row:
+        """Of other processes' images the captions alone: all must know the longest."""
+        number, visit = numbered
+        device = number % (self.devices * self.rows) // self.rows
+        return self.read(visit) if device in self.local else Row(None, self.read.ids(visit))
 
     def _update(self, rows: list[Row]) -> Update:
         """One update of these rows; those that they do not fill are masked."""
-        shape = (self.devices, self.passes, self.rows)
+        shape = (len(self.local), self.passes, self.rows)
         pairs = [decoder_pairs(row.ids, self.start_id) for row in rows]
         length = self._length(max(len(inputs) for inputs, _ in pairs))
         pixels = np.zeros((*shape, *self.size, 3), np.uint8)
@@ -100,10 +111,10 @@ class TrainingBatches:
         mask[..., 0] = True  # no row without a position to attend to
         for number, (row, (inputs, wanted)) in enumerate(zip(rows, pairs, strict=True)):
             if row.pixels is None:
-                continue  # what follows from it is the trainer's affair
+                continue  # another process's, or what follows from it is the trainer's affair
             # passes follow one another, and each is shared out over the devices
             pass_, rest = divmod(number, self.devices * self.rows)
-            place = (rest // self.rows, pass_, rest % self.rows)
+            place = (rest // self.rows - self.local.start, pass_, rest % self.rows)
             pixels[place] = row.pixels
             input_ids[place][: len(inputs)] = inputs
             targets[place][: len(wanted)] = wanted

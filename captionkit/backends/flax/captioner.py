@@ -18,6 +18,7 @@ from captionkit.backends.flax.generate import draws, generate
 from captionkit.backends.flax.loss import IGNORED, caption_loss
 from captionkit.backends.flax.models import family_of
 from captionkit.backends.flax.models.family import Family, Weights
+from captionkit.backends.flax.processes import connect
 from captionkit.backends.flax.step import normalised
 from captionkit.batch_limit import BatchLimit
 from captionkit.caption_arguments import check_arguments, check_seeds, draw_seed
@@ -61,6 +62,7 @@ def load_captioner(
         raise ConfigError(
             f"dtype={dtype!r} is not possible: it must be one of {', '.join(DTYPES)}."
         )
+    connect()
     chosen = _device(device)
     if dtype == "fp16" and chosen.platform == "cpu":
         raise ConfigError("dtype='fp16' needs a GPU. Use 'fp32' or 'bf16' on a CPU.")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from captionkit.backends.flax.options import FlaxOptions
+from captionkit.backends.flax.processes import connect
 from captionkit.errors import ConfigError
 from captionkit.recipe import TrainingConfig
 
@@ -22,12 +23,24 @@ def check(training: TrainingConfig, options: FlaxOptions) -> None:
 
 
 def choose_devices(options: FlaxOptions) -> list[jax.Device]:
-    """The devices that a run uses, all of one kind."""
-    if jax.process_count() > 1:
+    """The devices that a run uses, all of one kind, those of its other processes among them."""
+    connect()
+    found = _chosen(options)
+    if len(found) % options.fsdp:
         raise ConfigError(
-            "The Flax backend trains in one process, with all devices of its machine; found "
-            f"{jax.process_count()} processes. Start it without jax.distributed."
+            f"fsdp={options.fsdp} does not divide {len(found)} devices. Choose a divisor."
         )
+    return found
+
+
+def _chosen(options: FlaxOptions) -> list[jax.Device]:
+    if jax.process_count() > 1:
+        if options.devices is not None:
+            raise ConfigError(
+                f"devices={options.devices} is for one process. Of {jax.process_count()} processes "
+                "each uses all that it sees; CUDA_VISIBLE_DEVICES says which these are."
+            )
+        return jax.devices()
     found = jax.local_devices()
     if options.devices is not None and options.devices > len(found):
         hint = ""

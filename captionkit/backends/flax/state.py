@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from captionkit.backends.flax.step import TrainState
 from captionkit.errors import CheckpointError
 
 _ARRAYS = "state"  # in a checkpoint: an orbax checkpoint of all but the weights
+_ARRAYS_OF_ONE = "state.safetensors"  # instead of it, from a run of several processes
 _NUMBERS = "captionkit-state.json"  # the loss since the last log
 
 
@@ -25,7 +26,10 @@ def write_state(folder: Path, state: TrainState, numbers: dict[str, Any]) -> Non
     """
     from orbax.checkpoint import v1 as ocp
 
-    ocp.save((folder / _ARRAYS).absolute(), _by_path(state))
+    if jax.process_count() == 1:
+        ocp.save((folder / _ARRAYS).absolute(), _by_path(state))
+    else:  # orbax would wait for the other processes, which train on
+        save_file(_by_path(state), folder / _ARRAYS_OF_ONE)
     (folder / _NUMBERS).write_text(json.dumps(numbers), encoding="utf-8")
 
 
@@ -36,13 +40,16 @@ def read_state(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, An
     """
     from orbax.checkpoint import v1 as ocp
 
-    if not (folder / _ARRAYS).is_dir():
+    if (folder / _ARRAYS_OF_ONE).is_file():
+        read = load_file(folder / _ARRAYS_OF_ONE)
+    elif (folder / _ARRAYS).is_dir():
+        read = ocp.load((folder / _ARRAYS).absolute())
+    else:
         raise CheckpointError(
             f"{folder} holds no training state of the Flax backend, so it cannot be resumed with "
             "it. Go on with the backend that began the run, or start a new run from its weights: "
             "model=" + repr(str(folder))
         )
-    read = ocp.load((folder / _ARRAYS).absolute())
     expected = _by_path(like)
     differ = sorted(
         path
@@ -59,11 +66,6 @@ def read_state(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, An
     leaves = [read[path] for path in expected]
     state = jax.tree.unflatten(structure, leaves)._replace(params=like.params)
     return state, json.loads((folder / _NUMBERS).read_text(encoding="utf-8"))
-
-
-def on_host(tree: Any) -> Any:
-    """A copy as numpy arrays, which the next update does not touch."""
-    return jax.tree.map(lambda x: np.array(x, copy=True), tree)
 
 
 class BackgroundWriter:

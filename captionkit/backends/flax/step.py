@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from captionkit.backends.flax.loss import IGNORED, caption_loss
 from captionkit.backends.flax.optimizer import (
@@ -205,26 +204,6 @@ def _keeping_gradients(step: Callable[..., Any], device: jax.Device) -> Callable
         return state, metrics
 
     return run
-
-
-def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """A copy of arrays on each device."""
-    return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
-
-
-def shared_out(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Arrays with the devices in front, each device's part on it (or, for one, all of it)."""
-    spec = PartitionSpec(_AXIS) if len(devices) > 1 else PartitionSpec()
-    return jax.device_put(tree, NamedSharding(_mesh(devices), spec))
-
-
-def on_one_device(tree: Any) -> Any:
-    """The first device's copy of replicated arrays, without copying."""
-    return jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
-
-
-def _mesh(devices: Sequence[jax.Device]) -> Mesh:
-    return Mesh(np.array(devices), (_AXIS,))
 
 
 def _next_scale(state: TrainState, finite: jax.Array) -> tuple[jax.Array, jax.Array]:

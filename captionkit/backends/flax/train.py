@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 from pathlib import Path
 
@@ -10,11 +9,12 @@ from captionkit.backends.flax.batches import TrainingBatches
 from captionkit.backends.flax.devices import DTYPES, choose_devices, choose_precision
 from captionkit.backends.flax.model_folder import Model, open_model, write_config_files
 from captionkit.backends.flax.optimizer import flatten, trained_tensors
-from captionkit.backends.flax.state import on_host
-from captionkit.backends.flax.step import logits_of, shared_out
+from captionkit.backends.flax.parallel import parallel
+from captionkit.backends.flax.step import logits_of
 from captionkit.backends.flax.trainer import CaptionTrainer
 from captionkit.checkpoints import move_durably, removed_unless_written
 from captionkit.data.loader import training_rows
+from captionkit.processes import is_main_process
 from captionkit.types import TrainingJob
 
 
@@ -26,8 +26,9 @@ def train(job: TrainingJob) -> Path:
 
     model = open_model(job.model, recipe.training.seed, recipe.trust_remote_code)
     family, config = model.family, model.config
+    names = family.tensor_names(config)
     trained = trained_tensors(
-        family.tensor_names(config),
+        names,
         {path: leaf.shape for path, leaf in flatten(model.params).items()},
         recipe.training.freeze,
         family.untrained,
@@ -39,19 +40,25 @@ def train(job: TrainingJob) -> Path:
         recipe.training.batch_size, own_start=family.own_start,
     )  # fmt: skip
     size = (model.preprocess.height, model.preprocess.width)
+    stacks = frozenset("/".join(path) for _, path, layer in names if layer is not None)
+    together = parallel(devices, options.parallel, options.fsdp, stacks)
     batches = TrainingBatches(
         order, read, recipe, size, start_id, pad_id,
-        len(devices), functools.partial(shared_out, devices=devices),
+        len(devices), together.place_batch, together.positions,
     )  # fmt: skip
     logits = logits_of(
         family, config, model.preprocess, DTYPES[precision], recipe.training.gradient_checkpointing
     )
-    trainer = CaptionTrainer(job, model, batches, trained, logits, devices, precision)
+    trainer = CaptionTrainer(
+        job, model, batches, trained, together.logits(logits), together, precision
+    )
     del model  # its first weights
     trainer.run()
 
     if not trainer.interrupted:
-        _save_final(_best(trainer), job)
+        best = _best(trainer)
+        if is_main_process():
+            _save_final(best, job)
         trainer.emit("end")
     return job.output_dir
 
@@ -62,7 +69,9 @@ def _best(trainer: CaptionTrainer) -> Model:
     if trainer.plan.keep_best and best is None:  # the best checkpoint of a resumed run is gone
         trainer.evaluate()
     if not trainer.plan.keep_best or best in (None, trainer.step):
-        return model._replace(params=on_host(trainer.params))
+        return model._replace(params=trainer.parallel.on_host(trainer.state.params))
+    if not is_main_process():  # it has not waited for the checkpoint, and writes nothing
+        return model
     folder = trainer.job.output_dir / f"checkpoint-{best}"
     return model._replace(params=model.family.load_params(folder, model.config))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from captionkit.backends.torch.options import TorchOptions
 from captionkit.errors import ConfigError
+from captionkit.processes import launched
 
 if TYPE_CHECKING:
     from captionkit.recipe import Recipe
@@ -40,12 +41,23 @@ class TorchBackend:
         from captionkit.backends.torch.device import choose_device, choose_precision
 
         device = choose_device(options.device)
-        if device.type == "cuda" and device.index:
+        if options.device is not None and device.type == "cuda" and device.index:
             raise ConfigError(
                 f"Training runs on the first visible GPU. Instead of device={options.device!r} set "
                 f"CUDA_VISIBLE_DEVICES={device.index} in the environment."
             )
         choose_precision(recipe.training.precision, device)
+        if options.sharded and launched()[1] == 1:
+            raise ConfigError(
+                "sharded=True shares the model out over several processes, and this is one. Start "
+                "them with torchrun --nproc-per-node N, or leave sharded away."
+            )
+
+    def connect(self) -> None:
+        """Connect the run's processes, where there are several. Raises `ProcessError`."""
+        from captionkit.backends.torch.processes import connect
+
+        connect()
 
     def train(self, job: TrainingJob) -> Path:
         """Train as the job says; returns the folder with the finished model."""

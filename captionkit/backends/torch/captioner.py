@@ -19,6 +19,7 @@ from captionkit.backends.torch.families import family_of
 from captionkit.backends.torch.generate import generate
 from captionkit.backends.torch.loss import IGNORED, caption_loss
 from captionkit.backends.torch.packed import pack_linears
+from captionkit.backends.torch.processes import connect
 from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.weights import load_model
 from captionkit.batch_limit import BatchLimit
@@ -69,6 +70,7 @@ def load_captioner(
         raise ConfigError(
             f"dtype={dtype!r} is not possible: it must be one of {', '.join(DTYPES)}."
         )
+    connect()
     chosen = choose_device(device)
     if dtype == "fp16" and chosen.type == "cpu":
         raise ConfigError("dtype='fp16' needs a GPU. Use 'fp32' or 'bf16' on a CPU.")

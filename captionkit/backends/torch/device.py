@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from captionkit.errors import ConfigError
@@ -13,7 +15,9 @@ def choose_device(wanted: str | None = None) -> torch.device:
     """The wanted device, or the best there is: cuda, mps, cpu."""
     if wanted is None:
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            # torchrun says which of the machine's processes this is; each takes a GPU
+            beside = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+            return torch.device("cuda", beside) if beside else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(wanted)

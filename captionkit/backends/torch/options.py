@@ -15,6 +15,8 @@ class TorchOptions:
     """cpu, cuda, cuda:1, mps, ...; default: the best there is."""
     torch_compile: bool = False
     """Compile the model with torch.compile."""
+    sharded: bool = False
+    """Under torchrun: share weights and optimizer state out over the processes (FSDP)."""
 
     def __post_init__(self) -> None:
         check_types(self)

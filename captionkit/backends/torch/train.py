@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from captionkit.backends.torch import sharding
 from captionkit.backends.torch.batches import TrainingBatches
 from captionkit.backends.torch.device import DTYPES, choose_device, choose_precision
 from captionkit.backends.torch.families import family_of
+from captionkit.backends.torch.processes import connect
 from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.trainer import CaptionTrainer
 from captionkit.backends.torch.weights import load_model, named_as_saved, new_model
@@ -43,6 +45,7 @@ def _train(job: TrainingJob) -> Path:
     device = choose_device(options.device)
     precision = choose_precision(recipe.training.precision, device)
     args = training_arguments(job, device, precision)
+    connect()  # after the Trainer's arguments, which connect what gradients take
 
     tokenizer = load_tokenizer(job.model, recipe.trust_remote_code)
     preprocess = Preprocessor.from_checkpoint(job.model)
@@ -53,6 +56,8 @@ def _train(job: TrainingJob) -> Path:
     freeze(model, recipe.training.freeze)
     if recipe.training.gradient_checkpointing:
         checkpoint_activations(model)
+    if options.sharded:
+        sharding.gather_by_layer(args, model)
     model.generation_config.update(
         max_length=None,
         max_new_tokens=recipe.decoding.max_new_tokens,
@@ -115,6 +120,7 @@ def training_arguments(job: TrainingJob, device: torch.device, precision: str) -
         logging_nan_inf_filter=False,
         report_to=[],
         disable_tqdm=True,
+        **(sharding.ARGUMENTS if options.sharded else {}),
         remove_unused_columns=False,
         label_names=["labels"],
         log_level="error",
@@ -166,7 +172,7 @@ def _load_best(trainer: CaptionTrainer, output_dir: Path) -> None:
     if best == trainer.state.global_step:
         return
     weights = load_model(output_dir / f"checkpoint-{best}", trainer.job.recipe.trust_remote_code)
-    trainer.model.load_state_dict(weights.state_dict())
+    trainer.load_weights(weights)
 
 
 def _save_final(trainer: CaptionTrainer, output_dir: Path) -> None:

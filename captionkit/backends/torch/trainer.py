@@ -7,6 +7,7 @@ FSDP through Accelerate, and the state that resuming needs.
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import json
 import math
@@ -20,8 +21,10 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from captionkit import checkpoints
+from captionkit.backends.torch import sharding
 from captionkit.backends.torch.batches import TrainingBatches
 from captionkit.backends.torch.captioner import TorchCaptioner, normalised, versions
 from captionkit.backends.torch.loss import IGNORED, caption_loss
@@ -65,7 +68,9 @@ class CaptionTrainer(Trainer):
         self.caption_tokenizer = tokenizer
         self.preprocess = preprocess
         self.batches = batches
-        self.captioner = TorchCaptioner(model, tokenizer, preprocess, autocast)
+        # what evaluates and is saved: where weights are shared out a copy, on the CPU meanwhile
+        self.whole = copy.deepcopy(model) if job.options.sharded else model
+        self.captioner = TorchCaptioner(self.whole, tokenizer, preprocess, autocast)
         self.plan: Plan  # made when the number of steps is known
         self.interrupted = False
         self.learning_rate = 0.0
@@ -79,6 +84,13 @@ class CaptionTrainer(Trainer):
         self.overflows_in_a_row = 0
         self._clip = self.accelerator.clip_grad_norm_
         self.accelerator.clip_grad_norm_ = self._clip_and_keep_norm
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """The Trainer's own, and FSDP on CPUs as well."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and getattr(self.accelerator.state, "fsdp_plugin", None) is None:
+            sharding.switch_on(self.accelerator, self.args)
+            self.is_fsdp_enabled = True
 
     # ---- data and loss -------------------------------------------------------------------------
 
@@ -190,7 +202,8 @@ class CaptionTrainer(Trainer):
         """Hand the weights of this moment to core's Evaluator."""
         evaluator = self.job.evaluator
         assert evaluator is not None
-        values = evaluator(self.captioner)
+        with self.whole_weights():
+            values = evaluator(self.captioner)
         self.emit("evaluate", **values)
         prefixed = {f"eval_{name}": value for name, value in values.items()}
         best = self.plan.evaluated(self.state.global_step, prefixed)
@@ -226,12 +239,61 @@ class CaptionTrainer(Trainer):
             checkpoints.prune(folder.parent, keep, self.plan.best_step)
         self.emit("save", path=str(folder))
 
+    @contextlib.contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        """Within the block `whole` is the model of this moment, on the device."""
+        if self.whole is not self.model and self.job.options.sharded:
+            sharding.copy_weights(self.accelerator.unwrap_model(self.model), self.whole)
+            self.whole.to(self.args.device)
+        yield
+        if self.job.options.sharded:
+            self.whole.to("cpu")
+
+    def load_weights(self, model: Any) -> None:
+        """Take over the weights of a whole model."""
+        if self.job.options.sharded:
+            sharding.load_weights(self.accelerator.unwrap_model(self.model), model)
+        else:
+            self.model.load_state_dict(model.state_dict())
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model and what belongs to it, as without FSDP."""
+        if not self.job.options.sharded:
+            super().save_model(output_dir, _internal_call)
+            return
+        sharding.copy_weights(self.accelerator.unwrap_model(self.model), self.whole)
+        self._save(output_dir)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.job.options.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = sharding.whole_state(self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.job.options.sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        sharding.load_state(self.optimizer, Path(checkpoint) / OPTIMIZER_NAME)
+        state = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
+        self.lr_scheduler.load_state_dict(state)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not self.job.options.sharded:  # else it is what the model was made of
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # the Trainer would add training_args.bin, a pickle; it calls this in every process
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if self.job.options.sharded:
+            model, state_dict = self.whole, None
+        else:
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         model.save_pretrained(folder, state_dict=state_dict)
         save_tokenizer(self.caption_tokenizer, folder)
         self.preprocess.save(folder)

@@ -8,7 +8,12 @@ import subprocess
 import sys
 
 import pytest
+from two_processes import (
+    a_killed_process_takes_the_other_along,
+    captions_of_two_are_those_of_one,
+)
 
+import captionkit
 from captionkit.tracking import read_history
 
 
@@ -46,3 +51,37 @@ def test_two_processes_give_the_losses_of_one(git_folder, pairs, tmp_path):
     for name in ("one", "two"):
         listed = read_history(tmp_path / name / "captionkit/skipped.jsonl")
         assert sorted(row["image_id"] for row in listed) == [f"{c}.png" for c in "abcdef"]
+
+
+@pytest.fixture
+def photos(pairs, tmp_path):
+    """Pictures with captions in .txt files beside them, and some that are no pictures."""
+    data = tmp_path / "photos"
+    data.mkdir()
+    for i, (image, texts) in enumerate(pairs):
+        image.save(data / f"{i:02}.png")
+        (data / f"{i:02}.txt").write_text(texts[0])
+    for name in ("bad1", "bad2", "bad3"):
+        (data / f"{name}.png").write_bytes(b"no image")
+        (data / f"{name}.txt").write_text("never seen")
+    return data
+
+
+def test_captions_are_those_of_one_process(git_folder, photos, tmp_path):
+    some, done, good = captions_of_two_are_those_of_one("torch", git_folder, photos, tmp_path)
+    # one process goes on with what two began
+    result = captionkit.caption_files(
+        str(photos), git_folder, backend="torch", device="cpu", output=str(some), batch_size=2,
+        max_new_tokens=8,
+    )  # fmt: skip
+    assert (result.done, result.captioned, result.failed) == (done, good - done, 3)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_takes_the_other_along(git_folder, photos, tmp_path, victim):
+    arguments = [
+        "finetune", "--model", str(git_folder), "--backend", "torch", "--data-dir", str(photos),
+        "--device", "cpu", "--batch-size", "4", "--epochs", "200", "--on-bad-image", "skip",
+        "--max-new-tokens", "8", "--output-dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    a_killed_process_takes_the_other_along("torch", arguments, victim)

@@ -13,8 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 Stack = tuple[int, ...]
+FSDP = "fsdp"  # the axis of a mesh that parameters are shared out along
 
 
 def parameter(
@@ -189,7 +191,7 @@ def scan_layers(
 
     def one(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
         parameters, extra = inputs
-        return body(nnx.merge(graphdef, parameters), x, extra), None
+        return body(nnx.merge(graphdef, gathered(parameters)), x, extra), None
 
     policies = jax.checkpoint_policies
     policy = policies.nothing_saveable if remat else policies.dots_saveable
@@ -202,6 +204,16 @@ def unstacked(layers: nnx.Module, count: int) -> list[Any]:
     """The parameters of each of `count` stacked layers."""
     stacked = nnx.split(layers)[1]
     return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count)]
+
+
+def gathered(parameters: Any) -> Any:
+    """Whole parameters on every device of the mesh that they are shared out over, if there is one.
+
+    Said where they are used, it keeps activations from being cut as the parameters are.
+    """
+    if dict(jax.sharding.get_abstract_mesh().shape).get(FSDP, 1) == 1:
+        return parameters
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), parameters)
 
 
 def split_key(key: jax.Array | None, count: int) -> jax.Array | list[None]:
