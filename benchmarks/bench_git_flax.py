@@ -1,6 +1,7 @@
 """GIT-base size on a CPU, Flax beside torch: a training step, and captions of eight images.
 
-Random weights: the arithmetic is the same. Both sides are captionkit's own, and do the same work;
+Random weights: the arithmetic is the same. Training is beside captionkit's own torch backend;
+captions are beside that and beside `GitForCausalLM.generate` of transformers. All do the same work:
 captions do not end early, so every one of the tokens is computed.
 """
 
@@ -30,7 +31,9 @@ def main() -> None:
             if name in wanted:
                 seconds = interleaved(_captioning(model, beams), REPEATS)
                 title = f"GIT-base, 8 images, {NEW_TOKENS} tokens, {beams} beam(s), fp32, CPU"
-                report(f"git_flax_{name}", title, seconds, target=1.25)
+                for peer in ("transformers", "torch"):
+                    pair = {peer: seconds[peer], "flax": seconds["flax"]}
+                    report(f"git_flax_{name}_against_{peer}", title, pair, target=1.25)
 
 
 def _random_git(folder: Path) -> Path:
@@ -120,10 +123,23 @@ def _training_steps(folder: Path) -> dict:
 
 
 def _captioning(folder: Path, beams: int) -> dict:
+    import torch
+    from transformers import AutoImageProcessor, GitForCausalLM
+
     import captionkit
 
     images = list(np.random.default_rng(1).integers(0, 256, (8, 224, 224, 3), np.uint8))
-    contestants = {}
+    model = GitForCausalLM.from_pretrained(folder).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+
+    @torch.inference_mode()
+    def plain() -> None:
+        pixel_values = processor(images, return_tensors="pt").pixel_values
+        model.generate(
+            pixel_values=pixel_values, num_beams=beams, do_sample=False, max_new_tokens=NEW_TOKENS
+        )
+
+    contestants = {"transformers": plain}
     for backend in ("torch", "flax"):
         captioner = captionkit.load(folder, backend=backend, device="cpu")
         contestants[backend] = lambda captioner=captioner: captioner.caption(
