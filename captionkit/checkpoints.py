@@ -137,12 +137,21 @@ def newest_whole(output_dir: Path) -> Path | None:
 
 
 def prune(output_dir: Path, keep: int | None, best_step: int | None) -> None:
-    """Remove all checkpoints but the newest `keep` and the best one."""
+    """Remove all checkpoints but the newest `keep` and the best one.
+
+    What cannot be removed is a warning: that is no reason to end a run.
+    """
     if keep is None:
         return
     for folder in sorted(all_checkpoints(output_dir), key=step_of)[:-keep]:
-        if step_of(folder) != best_step:
+        if step_of(folder) == best_step:
+            continue
+        try:
             shutil.rmtree(folder)
+        except FileNotFoundError:
+            pass  # somebody else removes it at the same time
+        except OSError as error:
+            warnings.warn(f"{folder} cannot be removed: {error.strerror}.", stacklevel=2)
 
 
 def was_cut_off(folder: Path) -> bool:

@@ -150,7 +150,7 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            inside = error.filename and str(error.filename).startswith(str(self.root))
+            inside = error.filename and self.root in Path(str(error.filename)).parents
             if not (inside or (error.filename is None and error.errno in _OF_DISKS)):
                 raise
             where = error.filename if inside else self.root

@@ -133,6 +133,15 @@ def test_pruning_keeps_the_newest_and_the_best(run, keep, best, left):
     assert sorted(map(checkpoints.step_of, checkpoints.all_checkpoints(run))) == left
 
 
+def test_an_old_checkpoint_that_cannot_be_removed_is_a_warning(run, monkeypatch):
+    def refused(_):
+        raise PermissionError(13, "Permission denied", "rng")
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", refused)
+    with pytest.warns(UserWarning, match=r"checkpoint-(5|10) cannot be removed: Permission denied"):
+        checkpoints.prune(run, 1, None)
+
+
 def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "metrics.json"
     checkpoints.write_atomically(path, "old")

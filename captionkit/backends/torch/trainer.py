@@ -147,8 +147,10 @@ class CaptionTrainer(Trainer):
         return (loss, logits) if return_outputs else loss
 
     def _clip_and_keep_norm(self, *arguments: Any, **more: Any) -> Any:
-        self.gradient_norm = self._clip(*arguments, **more)
-        return self.gradient_norm
+        norm = self._clip(*arguments, **more)
+        # where the model is sharded so is the norm
+        self.gradient_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return norm
 
     # ---- logging, evaluating, saving -----------------------------------------------------------
 
