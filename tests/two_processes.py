@@ -108,7 +108,7 @@ def run(backend, arguments, count=2):
         )
         for index in range(count)
     ]  # fmt: skip
-    told = [process.communicate(timeout=600) for process in running]
+    told = [process.communicate(timeout=900) for process in running]
     return [(process.returncode, *texts) for process, texts in zip(running, told)]
 
 

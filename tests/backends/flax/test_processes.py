@@ -46,7 +46,13 @@ def finetune(model, photos, output, *more):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("how", [[], ["--parallel", "mesh", "--fsdp", "2"]], ids=["pmap", "fsdp"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param([], id="pmap"),
+        pytest.param(["--parallel", "mesh", "--fsdp", "2"], id="fsdp", marks=pytest.mark.long),
+    ],
+)
 def test_two_processes_give_the_losses_of_one(ved_folder, photos, one, tmp_path, how):
     output = tmp_path / "two"
     results = run("flax", ["-m", *finetune(ved_folder, photos, output, *how)])
@@ -80,7 +86,7 @@ def test_captions_are_those_of_one_process(ved_folder, photos, tmp_path):
     assert (result.done, result.captioned, result.failed) == (done, good - done, 3)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_killed_process_takes_the_other_along(ved_folder, photos, tmp_path, victim):
     arguments = finetune(ved_folder, photos, tmp_path / "run", "--epochs", "200")[1:]
     a_killed_process_takes_the_other_along("flax", arguments, victim)
