@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# an example may take any time on a machine that does other things as well
+hypothesis.settings.register_profile("captionkit", deadline=None)
+hypothesis.settings.load_profile("captionkit")
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
