@@ -85,11 +85,9 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
         return named and all(_is_plain(item, depth + 1) for item in value.values())
     if isinstance(value, (list, tuple)):
         return all(_is_plain(item, depth + 1) for item in value)
-    if isinstance(value, float):
-        return math.isfinite(value)
     if isinstance(value, int):
         return abs(value) < 2**64
-    return value is None or isinstance(value, str)
+    return value is None or isinstance(value, (str, float))
 
 
 def _shown(value: Any) -> str:

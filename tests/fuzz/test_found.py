@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import tarfile
@@ -16,6 +17,7 @@ from captionkit.bulk.journal import Journal
 from captionkit.bulk.place import Place
 from captionkit.bulk.table_file import TableFile
 from captionkit.caption_tables import read_predictions, read_references
+from captionkit.data.coco.json_stream import array_batches
 from captionkit.data.files import load_jsonl
 from captionkit.data.preprocess import Preprocessor
 from captionkit.data.tars import TarMember
@@ -203,6 +205,12 @@ def test_a_file_of_captions_with_a_name_of_no_system(tmp_path):
     output.write_text('{"image": "\\ud800.png", "caption": "x"}\n', "utf-8")
     place = Place(tmp_path, output, tmp_path, tmp_path / "failed", tmp_path / "review")
     TableFile(place, BulkConfig(output=str(output))).look()
+
+
+def test_what_follows_an_empty_object_is_an_error():
+    for text in ("{} x", '{}"images": []}'):
+        with pytest.raises(ValueError, match="more after the end"):
+            list(array_batches(io.BytesIO(text.encode()), ("images",)))
 
 
 def test_scores_of_lone_surrogates_can_be_written(tmp_path):

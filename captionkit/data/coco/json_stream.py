@@ -23,9 +23,10 @@ def array_batches(file: IO[bytes], wanted: Collection[str]) -> Iterator[tuple[st
     """
     text = _Text(file)
     text.expect("{")
-    if text.next() == "}":
-        return
-    while True:
+    going_on = text.next() != "}"
+    if not going_on:
+        text.expect("}")
+    while going_on:
         name = text.value()
         text.expect(":")
         if name in wanted:
@@ -34,8 +35,7 @@ def array_batches(file: IO[bytes], wanted: Collection[str]) -> Iterator[tuple[st
                 yield name, batch
         else:
             text.value()
-        if text.expect(",}") == "}":
-            break
+        going_on = text.expect(",}") == ","
     if text.next():
         raise text.wrong("there is more after the end of the object")
 
