@@ -23,12 +23,15 @@ SHARED = Path(__file__).parent.parent / "shared" / "data"
 def install(session: nox.Session, *extras: str) -> None:
     """Install captionkit with extras, in the versions it was tested with."""
     wanted = f".[{','.join(extras)}]" if extras else "."
-    session.install("-c", "constraints.txt", "-e", wanted)
+    # a session imports a part of what pip would compile; a benchmark should not meet that part
+    quick = [] if "bench" in extras else ["--no-compile"]
+    session.install(*quick, "-c", "constraints.txt", "-e", wanted)
 
 
 def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
     """Run tests, without the network."""
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    quiet["PYTHONDONTWRITEBYTECODE"] = ""  # what was compiled once is kept, whatever the caller set
     session.run("pytest", *arguments, *session.posargs, env={**quiet, **env})
 
 

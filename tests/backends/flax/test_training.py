@@ -263,18 +263,14 @@ def test_frozen_tensors_do_not_move_nor_do_frozen_layers_of_a_stack(ved_folder, 
     )
 
 
-def test_a_run_from_a_config_learns_and_brings_its_tokenizer(make, pairs, tmp_path):
+def test_a_run_from_a_config_brings_its_tokenizer_and_needs_no_validation(make, pairs, tmp_path):
+    """That such a run learns is in the contract."""
     (tmp_path / "own.json").write_text(json.dumps(make.config({}, {"vocab_size": 32})))
-    result = run(
-        tmp_path / "own.json", pairs, tmp_path / "run", epochs=100, test_size=0,
-        learning_rate=5e-3, captions="first", batch_size=16, save_steps=0, logging_steps=50,
-    )  # fmt: skip
-    captions = result.captioner.caption([image for image, _ in pairs])
-    assert [c.text for c in captions] == [texts[0] for _, texts in pairs]
+    result = run(tmp_path / "own.json", pairs, tmp_path / "run", max_steps=2, test_size=0)
     assert result.metrics == {}
     assert result.report.is_file()
     config = json.loads((result.output_dir / "config.json").read_text())
-    assert config["decoder"]["vocab_size"] == len(result.captioner.tokenizer)
+    assert config["decoder"]["vocab_size"] == len(result.captioner.tokenizer) != 32
 
 
 def test_a_run_whose_best_checkpoint_is_gone_ends_with_the_last_weights(

@@ -215,7 +215,10 @@ def test_constants_of_older_files_are_no_surprise(git_folder, captioner, pairs, 
     tensors["git.embeddings.position_ids"] = torch.arange(24)[None]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     again = captionkit.load(folder, device="cpu").caption(pairs[0][0])
-    assert again == captioner.caption(pairs[0][0])
+    # the other tensors lie elsewhere in the file, which changes the last bit of some sums
+    expected = captioner.caption(pairs[0][0])
+    assert [caption.text for caption in again] == [caption.text for caption in expected]
+    assert again[0].score == pytest.approx(expected[0].score, abs=1e-6)
 
 
 def test_weights_in_another_form_are_not_replaced_by_random_ones(git_folder, pairs, tmp_path):
