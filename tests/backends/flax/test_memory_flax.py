@@ -144,6 +144,7 @@ def test_frozen_layers_of_a_stack_have_no_gradient(model, half):
     assert fewer == saved(model, half)
 
 
+@pytest.mark.long
 def test_a_compiled_program_does_less_for_frozen_layers(model):
     """As XLA counts, which sees the body of a loop once: so without loops."""
     flops = []
