@@ -18,6 +18,7 @@ import optax
 
 from captionkit.backends.flax.adafactor import adafactor
 from captionkit.backends.flax.adam import adam
+from captionkit.backends.flax.models.pieces import in_pieces
 from captionkit.freezing import frozen_tensors
 from captionkit.recipe import TrainingConfig
 
@@ -121,6 +122,20 @@ def put_back(
     """Flat parameters with the trained ones in their places."""
     moved = {
         path: moving[path] if layers is None else params[path].at[layers].set(moving[path])
+        for path, layers in trained.layers.items()
+    }
+    return {**params, **moved}
+
+
+def put_back_in_pieces(
+    params: Mapping[str, jax.Array], moving: Mapping[str, jax.Array], trained: Trained
+) -> dict[str, Any]:
+    """`put_back` for a loss that is differentiated by `moving`: stacks in part frozen are `Pieces`.
+
+    So nothing of frozen layers is differentiated.
+    """
+    moved = {
+        path: moving[path] if layers is None else in_pieces(params[path], moving[path], layers)
         for path, layers in trained.layers.items()
     }
     return {**params, **moved}

@@ -18,6 +18,7 @@ from captionkit.backends.flax.optimizer import (
     moving_part,
     optimizer,
     put_back,
+    put_back_in_pieces,
     unflatten,
 )
 from captionkit.data.preprocess import Preprocessor
@@ -73,7 +74,8 @@ def train_step(
         `input_ids`, `targets` (IGNORED where nothing is learned) and `mask`
         `(passes, rows, length)`.
     key: of the run; the update's and the device's own dropout key is derived from it.
-    logits: `(params, pixels, input_ids, mask, dropout_key)` -> `(rows, length, vocab)`.
+    logits: `(params, pixels, input_ids, mask, dropout_key)` -> `(rows, length, vocab)`. Of stacks
+        in part frozen it gets `Pieces`.
     axis: the mapped axis that devices share the batch along. The sums are over all of them, so
         that neither their number nor that of the passes changes the result.
 
@@ -93,7 +95,7 @@ def train_step(
     weight = state.loss_scale / jnp.maximum(tokens, 1)
 
     def pass_loss(moving: dict[str, jax.Array], rows: Batch, key: jax.Array) -> Any:
-        whole = unflatten(put_back(params, moving, trained))
+        whole = unflatten(put_back_in_pieces(params, moving, trained))
         scores = logits(whole, rows["pixels"], rows["input_ids"], rows["mask"], key)
         loss = caption_loss(scores, rows["targets"], training.label_smoothing)
         return loss * weight, loss

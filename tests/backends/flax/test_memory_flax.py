@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -31,16 +32,18 @@ def batch_of(preprocess):
             "targets": ids, "mask": np.ones_like(ids, bool)}  # fmt: skip
 
 
-def step_of(model, freeze=(), **settings):
+def step_of(model, freeze=(), unroll=False, **settings):
     """(the update as a function, its arguments, the trained tensors)."""
     training = TrainingConfig(freeze=tuple(freeze), **settings)
     family, config = model.family, model.config
     shapes = {path: leaf.shape for path, leaf in flatten(model.params).items()}
     names = family.tensor_names(config)
     trained = trained_tensors(names, shapes, freeze, family.untrained, family.model_type)
+    apply = functools.partial(family.apply, unroll=unroll)
     logits = logits_of(
-        family, config, model.preprocess, jnp.float32, training.gradient_checkpointing
-    )
+        SimpleNamespace(abstract=family.abstract, apply=apply), config, model.preprocess,
+        jnp.float32, training.gradient_checkpointing,
+    )  # fmt: skip
     step = functools.partial(train_step, logits=logits, training=training, trained=trained)
     state = initial_state(model.params, training, trained, "fp32")
     return step, (state, batch_of(model.preprocess), 1e-3, jax.random.key(0)), trained
@@ -93,6 +96,64 @@ def test_a_frozen_encoder_costs_its_forward_pass_alone(model):
     assert multiplications(step, *arguments) == expected
     whole, all_arguments, _ = step_of(model)
     assert multiplications(whole, *all_arguments) > 1.3 * expected
+
+
+def products_of_a_layer(model):
+    """Multiplications in the forward pass of a layer.
+
+    Those by weights of the encoder, those of its attention, those by weights of the decoder.
+    """
+    encoder, decoder = model.config.encoder, model.config.decoder
+    tokens, width = (32 // 8) ** 2 + 1, encoder.hidden_size
+    weights = BATCH * tokens * (4 * width**2 + 2 * width * encoder.intermediate_size)
+    attention = 2 * BATCH * tokens**2 * width
+    # self-attention 4, queries and output of cross-attention 2, perceptron 8, and keys and values
+    text = BATCH * (LENGTH * (4 + 2 + 8) + tokens * 2) * decoder.hidden_size**2
+    return weights, attention, text
+
+
+EMBEDDINGS, LAYER = "encoder.embeddings.*", "encoder.encoder.layer.{}.*"
+HALVES = {
+    "lower": [EMBEDDINGS, LAYER.format(0)],
+    "lower, embeddings trained": [LAYER.format(0)],
+    "upper": [LAYER.format(1)],
+    "lower of the decoder": ["decoder.transformer.h.0.*"],
+    "both": [LAYER.format(1), "decoder.transformer.h.0.*"],
+}
+
+
+def saved(model, half):
+    """Multiplications that freezing saves: gradients of weights, and all below what is trained."""
+    weights, attention, text = products_of_a_layer(model)
+    # a matrix product has two in the backward pass, one for either factor
+    patches = BATCH * (32 // 8) ** 2 * 8 * 8 * 3 * model.config.encoder.hidden_size
+    return {
+        "lower": 2 * (weights + attention) + patches,
+        "lower, embeddings trained": weights,
+        "upper": weights,
+        "lower of the decoder": text,
+        "both": weights + text,
+    }[half]
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_frozen_layers_of_a_stack_have_no_gradient(model, half):
+    whole, all_arguments, _ = step_of(model)
+    partly, arguments, _ = step_of(model, HALVES[half])
+    fewer = multiplications(whole, *all_arguments) - multiplications(partly, *arguments)
+    assert fewer == saved(model, half)
+
+
+@pytest.mark.long
+def test_a_compiled_program_does_less_for_frozen_layers(model):
+    """As XLA counts, which sees the body of a loop once: so without loops."""
+    flops = []
+    for freeze in ((), HALVES["lower"], HALVES["upper"]):
+        step, arguments, _ = step_of(model, freeze, unroll=True)
+        flops.append(jax.jit(step).lower(*arguments).compile().cost_analysis()["flops"])
+    for less, half in zip(flops[1:], ("lower", "upper")):
+        # a multiplication and an addition each; what is not a matrix product comes on top
+        assert 2 * saved(model, half) < flops[0] - less < 3 * saved(model, half)
 
 
 def test_frozen_tensors_have_no_state_nor_do_frozen_layers_of_a_stack(model):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from captionkit.backends.flax.loss import IGNORED, caption_loss
+from captionkit.backends.flax.models.pieces import Pieces
 from captionkit.backends.flax.optimizer import (
     decay_applies,
     flatten,
@@ -97,12 +98,16 @@ def toy_params():
     }
 
 
+def whole(stack):
+    return jnp.concatenate(stack.parts) if isinstance(stack, Pieces) else stack
+
+
 def toy_logits(params, pixels, input_ids, mask, key):
     """Linear in everything: pixels `(rows, 1, 1, 3)` and the input id are the features."""
     rows, length = input_ids.shape
     image = jnp.broadcast_to(pixels.reshape(rows, 1, 3) / 255.0, (rows, length, 3))
     x = jnp.concatenate([image, input_ids[..., None] / VOCAB], -1) * params["norm"]["scale"]
-    kernel, bias = params["layers"]["kernel"], params["layers"]["bias"]
+    kernel, bias = (whole(params["layers"][name]) for name in ("kernel", "bias"))
     return sum(x @ kernel[i] + bias[i] for i in range(LAYERS))
 
 

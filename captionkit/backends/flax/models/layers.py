@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from captionkit.backends.flax.models.pieces import runs_of
+
 Stack = tuple[int, ...]
 FSDP = "fsdp"  # the axis of a mesh that parameters are shared out along
 
@@ -183,7 +185,8 @@ def scan_layers(
 ) -> jax.Array:
     """Run `x = body(layer, x, inputs of the layer)` over stacked layers.
 
-    layers: a module whose parameters are stacked; per_layer: a pytree with as long a first axis.
+    layers: a module whose parameters are stacked, or `Pieces` of stacks; per_layer: a pytree with
+    as long a first axis. There is one scan for each run of layers of which the same is trained.
     remat: keep nothing of a layer for the backward pass; otherwise what matrix products gave is
     kept, which costs less time than keeping every elementwise result as a bare scan does.
     """
@@ -196,7 +199,8 @@ def scan_layers(
     policies = jax.checkpoint_policies
     policy = policies.nothing_saveable if remat else policies.dots_saveable
     checkpointed = jax.checkpoint(one, policy=policy, prevent_cse=False)
-    x, _ = jax.lax.scan(checkpointed, x, (stacked, per_layer), unroll=True if unroll else 1)
+    for run in runs_of((stacked, per_layer)):
+        x, _ = jax.lax.scan(checkpointed, x, run, unroll=True if unroll else 1)
     return x
 
 
