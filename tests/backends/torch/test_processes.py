@@ -49,7 +49,8 @@ def test_two_processes_give_the_losses_of_one(git_folder, pairs, tmp_path):
             assert a[key] == pytest.approx(b[key], rel=tolerance), key
     assert json.loads((tmp_path / "two/captionkit/run.json").read_text())["processes"] == 2
     for name in ("one", "two"):
-        listed = read_history(tmp_path / name / "captionkit/skipped.jsonl")
+        lines = (tmp_path / name / "captionkit/skipped.jsonl").read_text().splitlines()
+        listed = [json.loads(line) for line in lines]
         assert sorted(row["image_id"] for row in listed) == [f"{c}.png" for c in "abcdef"]
 
 
