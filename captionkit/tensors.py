@@ -67,6 +67,8 @@ def _files_by_tensor(folder: Path) -> dict[str, Path]:
         )
     try:
         homes = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        # old safetensors panic at lone surrogates
+        json.dumps(homes, ensure_ascii=False).encode()
         return {str(name): folder / Path(home).name for name, home in homes.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} cannot be read: {error!r:.200}.") from None
