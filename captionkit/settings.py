@@ -106,8 +106,7 @@ def _spell(hint: Any) -> str:
             "nothing" if a is type(None) else _spell(a) for a in typing.get_args(hint)
         )
     if typing.get_origin(hint) is tuple:
-        text = typing.get_args(hint)[0] is str
-        return "a list of text" if text else "a list of settings, their numbers finite"
+        return "a list of " + ("text" if typing.get_args(hint)[0] is str else "settings")
     if typing.get_origin(hint) is dict:
         return "settings by name, plain ones"
     return names.get(hint, str(getattr(hint, "__name__", hint)))

@@ -183,7 +183,7 @@ def test_a_mixture_in_a_recipe_file(folders, tmp_path):
         ({"mix": ({}, {"weight": 0})}, r"mix, entry 2: weight=0 is not possible"),
         ({"mix": ({"weight": "much"},)}, "weight='much'"),
         ({"mix": ({"weight": True},)}, "weight=True"),
-        ({"mix": ({"weight": float("nan")},)}, "nan.*a list of settings, their numbers finite"),
+        ({"mix": ({"weight": float("nan")},)}, "weight=nan"),
         ({"mix": ({"captions": "all"},)}, "'captions' is the same for all sources: beside mix"),
         ({"mix": ({"mix": []},)}, "'mix' is the same"),
         ({"mix": ({"test_size": 2},)}, "mix, entry 1: test_size=2"),
