@@ -68,7 +68,8 @@ def test_two_processes_give_the_losses_of_one(ved_folder, photos, one, tmp_path,
             assert a[key] == pytest.approx(b[key], rel=tolerance), key
     assert json.loads((output / "captionkit/run.json").read_text())["processes"] == 2
     for folder in (one, output):
-        listed = read_history(folder / "captionkit/skipped.jsonl")
+        lines = (folder / "captionkit/skipped.jsonl").read_text().splitlines()
+        listed = [json.loads(line) for line in lines]
         assert sorted(row["image_id"] for row in listed) == ["bad1.png", "bad2.png", "bad3.png"]
     ours, theirs = (
         read_history(folder / "captionkit/predictions.jsonl") for folder in (output, one)
