@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RUN = HERE / "killable_run.py"
-PATIENCE = 600  # seconds without a word, on a busy machine
+PATIENCE = 1800  # seconds without a word, on a busy machine
 _QUIET = {
     "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "agg", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "",
