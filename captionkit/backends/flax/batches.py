@@ -26,7 +26,8 @@ class Update:
     arrays: `pixels`, `input_ids`, `targets` and `mask`, each `(devices, passes, rows, ...)`, or
         `(passes, rows, ...)` for one device. images: rows that are not padding. skipped:
         (image_id, reason) of the images that could not be read. image_ids: of the others. Each of
-        several processes has the arrays of its own devices, and knows of its own images.
+        several processes has the arrays of its own devices, and skipped and image_ids of these
+        alone; images counts the rows of all, less its own skipped ones.
     """
 
     arrays: dict[str, Any]
@@ -129,7 +130,7 @@ class TrainingBatches:
             arrays = {name: array[0] for name, array in arrays.items()}
         skipped = [row.skipped for row in rows if row.skipped]
         image_ids = [row.image_id for row in rows if row.pixels is not None]
-        return Update(self.place(arrays), len(image_ids), skipped, image_ids)
+        return Update(self.place(arrays), len(rows) - len(skipped), skipped, image_ids)
 
     def _length(self, needed: int) -> int:
         length = _SHORTEST

@@ -25,12 +25,13 @@ def dataset(pairs):
     return CaptionDataset.from_pairs(pairs[:11], "pictures")
 
 
-def make(dataset, tokenizer, devices=1, **settings):
+def make(dataset, tokenizer, devices=1, local=None, **settings):
     recipe = Recipe().replace(**{"batch_size": 4, "epochs": 2, "workers": 3, **settings})
     ids = [encode_captions(tokenizer, dataset.captions_of(i)) for i in range(len(dataset))]
     order = RunOrder(dataset, recipe, recipe.training.batch_size)
     read = RowReader(dataset, ids, Preprocessor.square(16).read)
-    return TrainingBatches(order, read, recipe, (16, 16), START, PAD, devices), ids
+    sizes = {"size": (16, 16), "start_id": START, "pad_id": PAD, "devices": devices, "local": local}
+    return TrainingBatches(order, read, recipe, **sizes), ids
 
 
 def rows_in_order(update, devices):
@@ -40,6 +41,19 @@ def rows_in_order(update, devices):
         arrays = {name: array.swapaxes(0, 1) for name, array in arrays.items()}
         return {k: a.reshape(-1, *a.shape[3:]) for k, a in arrays.items()}
     return {k: a.reshape(-1, *a.shape[2:]) for k, a in arrays.items()}
+
+
+def test_a_process_reads_its_own_images_and_counts_those_of_all(dataset, tokenizer):
+    whole = list(make(dataset, tokenizer, devices=2)[0].updates())
+    parts = [
+        list(make(dataset, tokenizer, devices=2, local=range(n, n + 1))[0].updates())
+        for n in (0, 1)
+    ]
+    for update, *shares in zip(whole, *parts, strict=True):
+        assert [share.images for share in shares] == [update.images] * 2
+        assert [name for share in shares for name in share.image_ids] == update.image_ids
+        for name, array in update.arrays.items():
+            assert np.array_equal(np.concatenate([share.arrays[name] for share in shares]), array)
 
 
 @pytest.mark.parametrize("captions", ["random", "all", "first"])
