@@ -10,6 +10,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
+from captionkit.evaluation import read_predictions
+from captionkit.tracking import read_history
+
 # evaluates and captions files, and tells how many images this process captioned
 CAPTIONS = """
     import json, os, sys
@@ -73,6 +78,45 @@ COMMAND = """
     loader.read_row = reading
     sys.exit(main(sys.argv[2:]))
 """
+
+
+def write_photos(pairs, folder, broken=()):
+    """Pictures with captions in .txt files beside them, and some that are no pictures."""
+    folder.mkdir(exist_ok=True)
+    for i, (image, texts) in enumerate(pairs):
+        image.save(folder / f"{i:02}.png")
+        (folder / f"{i:02}.txt").write_text(texts[0])
+    for name in broken:
+        (folder / f"{name}.png").write_bytes(b"no image")
+        (folder / f"{name}.txt").write_text("never seen")
+    return folder
+
+
+def same_rows(ours, theirs):
+    """The rows of two histories, but for the speed: grad_norm to 1e-4, all else to 1e-5."""
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    assert ours
+    for a, b in zip(ours, theirs):
+        for key in set(b) - {"images_per_second"}:
+            tolerance = 1e-4 if key == "grad_norm" else 1e-5
+            assert a[key] == pytest.approx(b[key], rel=tolerance), (a["step"], key)
+
+
+def history(run):
+    return read_history(run / "captionkit/history.jsonl")
+
+
+def predictions(run):
+    """(image id, caption) of each image that a run evaluated last."""
+    rows = [(row.image_id, row.prediction) for row in read_predictions(run / "captionkit")]
+    assert rows
+    return rows
+
+
+def skipped(run):
+    """The ids of the images that a run could not read."""
+    lines = (run / "captionkit/skipped.jsonl").read_text().splitlines()
+    return sorted(json.loads(line)["image_id"] for line in lines)
 
 
 def environment(backend, index=None, port=0):

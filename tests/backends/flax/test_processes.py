@@ -8,24 +8,20 @@ import pytest
 from two_processes import (
     a_killed_process_takes_the_other_along,
     captions_of_two_are_those_of_one,
+    history,
+    predictions,
     run,
+    same_rows,
+    skipped,
+    write_photos,
 )
 
 import captionkit
-from captionkit.tracking import read_history
 
 
 @pytest.fixture(scope="module")
 def photos(pairs, tmp_path_factory):
-    """Pictures with captions in .txt files beside them, and one that is no picture."""
-    data = tmp_path_factory.mktemp("data")
-    for i, (image, texts) in enumerate(pairs):
-        image.save(data / f"{i:02}.png")
-        (data / f"{i:02}.txt").write_text(texts[0])
-    for name in ("bad1", "bad2", "bad3"):
-        (data / f"{name}.png").write_bytes(b"no image")
-        (data / f"{name}.txt").write_text("never seen")
-    return data
+    return write_photos(pairs, tmp_path_factory.mktemp("data"), ("bad1", "bad2", "bad3"))
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +56,11 @@ def test_two_processes_give_the_losses_of_one(ved_folder, photos, one, tmp_path,
         assert status == 0, errors[-4000:]
     assert "model " in results[0][1]
     assert not results[1][1]  # the other says nothing
-    ours, theirs = (read_history(folder / "captionkit/history.jsonl") for folder in (output, one))
-    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
-    for a, b in zip(ours, theirs):
-        for key in set(b) - {"images_per_second"}:
-            tolerance = 1e-4 if key == "grad_norm" else 1e-5
-            assert a[key] == pytest.approx(b[key], rel=tolerance), key
+    same_rows(history(output), history(one))
     assert json.loads((output / "captionkit/run.json").read_text())["processes"] == 2
     for folder in (one, output):
-        lines = (folder / "captionkit/skipped.jsonl").read_text().splitlines()
-        listed = [json.loads(line) for line in lines]
-        assert sorted(row["image_id"] for row in listed) == ["bad1.png", "bad2.png", "bad3.png"]
-    ours, theirs = (
-        read_history(folder / "captionkit/predictions.jsonl") for folder in (output, one)
-    )
-    assert [row["image_id"] for row in ours] == [row["image_id"] for row in theirs]
-    assert [row["prediction"] for row in ours] == [row["prediction"] for row in theirs]
+        assert skipped(folder) == ["bad1.png", "bad2.png", "bad3.png"]
+    assert predictions(output) == predictions(one)
 
 
 def test_captions_are_those_of_one_process(ved_folder, photos, tmp_path):

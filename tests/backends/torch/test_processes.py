@@ -11,21 +11,18 @@ import pytest
 from two_processes import (
     a_killed_process_takes_the_other_along,
     captions_of_two_are_those_of_one,
+    history,
+    same_rows,
+    skipped,
+    write_photos,
 )
 
 import captionkit
-from captionkit.tracking import read_history
 
 
 def test_two_processes_give_the_losses_of_one(git_folder, pairs, tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    for i, (image, texts) in enumerate(pairs):
-        image.save(data / f"{i:02}.png")
-        (data / f"{i:02}.txt").write_text(texts[0])
-    for name in "abcdef":  # a is held out, and the second process alone meets d
-        (data / f"{name}.png").write_bytes(b"no image")
-        (data / f"{name}.txt").write_text("never seen")
+    # a is held out, and the second process alone meets d
+    data = write_photos(pairs, tmp_path / "data", "abcdef")
     command = [
         "-m", "captionkit", "finetune", "--model", str(git_folder), "--data-dir", str(data),
         "--device", "cpu", "--batch-size", "4", "--epochs", "3", "--learning-rate", "1e-3",
@@ -41,31 +38,15 @@ def test_two_processes_give_the_losses_of_one(git_folder, pairs, tmp_path):
         env=env, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    one, two = (read_history(tmp_path / n / "captionkit/history.jsonl") for n in ("one", "two"))
-    assert [row["step"] for row in one] == [row["step"] for row in two]
-    for a, b in zip(one, two):
-        for key in set(a) - {"images_per_second"}:
-            tolerance = 1e-4 if key == "grad_norm" else 1e-5
-            assert a[key] == pytest.approx(b[key], rel=tolerance), key
+    same_rows(history(tmp_path / "two"), history(tmp_path / "one"))
     assert json.loads((tmp_path / "two/captionkit/run.json").read_text())["processes"] == 2
     for name in ("one", "two"):
-        lines = (tmp_path / name / "captionkit/skipped.jsonl").read_text().splitlines()
-        listed = [json.loads(line) for line in lines]
-        assert sorted(row["image_id"] for row in listed) == [f"{c}.png" for c in "abcdef"]
+        assert skipped(tmp_path / name) == [f"{c}.png" for c in "abcdef"]
 
 
 @pytest.fixture
 def photos(pairs, tmp_path):
-    """Pictures with captions in .txt files beside them, and some that are no pictures."""
-    data = tmp_path / "photos"
-    data.mkdir()
-    for i, (image, texts) in enumerate(pairs):
-        image.save(data / f"{i:02}.png")
-        (data / f"{i:02}.txt").write_text(texts[0])
-    for name in ("bad1", "bad2", "bad3"):
-        (data / f"{name}.png").write_bytes(b"no image")
-        (data / f"{name}.txt").write_text("never seen")
-    return data
+    return write_photos(pairs, tmp_path / "photos", ("bad1", "bad2", "bad3"))
 
 
 def test_captions_are_those_of_one_process(git_folder, photos, tmp_path):

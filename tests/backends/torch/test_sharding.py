@@ -11,8 +11,7 @@ import textwrap
 
 import pytest
 import transformers
-
-from captionkit.tracking import read_history
+from two_processes import history, predictions, same_rows, write_photos
 
 pytestmark = pytest.mark.skipif(
     int(transformers.__version__.split(".")[0]) < 5, reason="sharded=True needs transformers 5"
@@ -62,10 +61,7 @@ def run(processes, **settings):
 
 @pytest.fixture(scope="module")
 def settings(git_folder, pairs, tmp_path_factory):
-    data = tmp_path_factory.mktemp("data")
-    for i, (image, texts) in enumerate(pairs):
-        image.save(data / f"{i:02}.png")
-        (data / f"{i:02}.txt").write_text(texts[0])
+    data = write_photos(pairs, tmp_path_factory.mktemp("data"))
     return {
         "model": str(git_folder), "data_dir": str(data), "backend": "torch", "device": "cpu",
         "batch_size": 4, "max_steps": 8, "save_steps": 4, "eval_steps": 4, "learning_rate": 1e-3,
@@ -82,25 +78,9 @@ def runs(settings, tmp_path_factory):
     return {"one": (home / "one", one), "two": (home / "two", two)}
 
 
-def same(rows, expected):
-    assert [row["step"] for row in rows] == [row["step"] for row in expected]
-    for a, b in zip(rows, expected):
-        for key in set(b) - {"images_per_second"}:
-            tolerance = 1e-4 if key == "grad_norm" else 1e-5
-            assert a[key] == pytest.approx(b[key], rel=tolerance), (a["step"], key)
-
-
-def history(folder):
-    return read_history(folder / "captionkit/history.jsonl")
-
-
 def test_losses_are_those_of_one_process(runs):
-    same(history(runs["two"][0]), history(runs["one"][0]))
-    texts = [
-        [row["prediction"] for row in read_history(folder / "captionkit/predictions.jsonl")]
-        for folder, _ in runs.values()
-    ]
-    assert texts[0] == texts[1]
+    same_rows(history(runs["two"][0]), history(runs["one"][0]))
+    assert predictions(runs["two"][0]) == predictions(runs["one"][0])
 
 
 def test_each_process_holds_its_share(runs):
@@ -125,7 +105,7 @@ def test_others_take_up_its_checkpoints(runs, tmp_path, name, processes, sharded
     shutil.rmtree(folder / "checkpoint-8")
     run(processes, recipe=str(folder / "captionkit/recipe.yaml"), output_dir=str(folder),
         resume=True, sharded=sharded)  # fmt: skip
-    same(history(folder), history(runs["one"][0]))
+    same_rows(history(folder), history(runs["one"][0]))
 
 
 def test_one_process_shares_with_nobody(settings, tmp_path):
