@@ -40,8 +40,8 @@ def removed_unless_written(folder: Path, what: str = "") -> Iterator[None]:
         with contextlib.suppress(OSError):
             free = f" ({shutil.disk_usage(folder.parent).free:,} bytes are free there)"
         shutil.rmtree(folder, ignore_errors=True)
-        whole = [f for f in _newest_first(folder.parent) if damage(f) is None]
-        kept = f"resume goes on from {whole[0].name}." if whole else "no checkpoint was saved yet."
+        whole = next((f for f in _newest_first(folder.parent) if damage(f) is None), None)
+        kept = f"resume goes on from {whole.name}." if whole else "no checkpoint was saved yet."
         raise OutputError(
             f"{what or folder.name} could not be written to {folder.parent}: {first_line(error)}"
             f"{free}. Make room, or make the folder writable again; {kept}"

@@ -78,12 +78,12 @@ def evaluate_captioner(
         on_batch(len(dataset), len(dataset))
     if not whole.rows:
         raise DataError(f"None of the {len(dataset)} images of {dataset.name} could be read.")
-    predictions = []
+    predictions, image_ids = [], dataset.image_ids
     for position, text, score in whole.rows:
-        example = dataset[position]
+        references = dataset.captions_of(position)
         for scorer in scorers.values():
-            scorer.update(text, example.captions)
-        predictions.append(Prediction(example.image_id, text, score, example.captions, {}))
+            scorer.update(text, references)
+        predictions.append(Prediction(image_ids[position], text, score, references, {}))
     values = {"loss": whole.loss_sum / whole.tokens} if dataset.has_captions else {}
     for scorer in scorers.values():
         scores = scorer.compute()

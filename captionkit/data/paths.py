@@ -40,6 +40,15 @@ def exists(path: Path) -> bool:
         return False
 
 
+def is_unicode(name: str) -> bool:
+    """Whether a name can be written as UTF-8: some on disks and in archives are other bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def spellings(folder: Path) -> tuple[str, str]:
     """A folder as it is named, and as it is without links: paths may be written in either way."""
     return str(folder), os.path.realpath(folder)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from captionkit.data.paths import is_unicode
 from captionkit.errors import DataError, ImageError
 
 MEMBER_BYTES = 256 * 2**20  # of a compressed tar; no photo is larger, a bomb is
@@ -130,20 +131,12 @@ def _is_file(info: tarfile.TarInfo, archive: Path) -> bool:
 
 
 def _normal(name: str, archive: Path) -> str:
-    if not _is_unicode(name):
+    if not is_unicode(name):
         raise DataError(f"{archive}: the name {name!a} is not UTF-8. Pack it under another one.")
     normal = posixpath.normpath(name)
     if normal.split("/")[0] in ("", ".."):
         raise DataError(f"{archive}: the name {name!r} leads out of the archive.")
     return normal
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _unreadable(archive: Path, error: Exception) -> DataError:

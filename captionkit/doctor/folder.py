@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from captionkit.data.files import IMAGE_ENDINGS
+from captionkit.data.paths import is_unicode
 from captionkit.data.shards import SPLIT_WORDS
 from captionkit.data.tables import CSV_ENDINGS, JSON_ENDINGS
 from captionkit.doctor.listing import SPLITS, Entry, Listing
@@ -81,7 +82,7 @@ def _look_around(folder: Path, split: str, listing: Listing) -> tuple[list[str],
                 continue
             if ending in IMAGE_ENDINGS:
                 images.append(path)
-                if not _is_unicode(path):
+                if not is_unicode(path):
                     listing.add("bad_name", os.path.join(place, name))
             elif ending == ".txt":
                 texts.add(path)
@@ -103,11 +104,3 @@ def _captions(file: Path, listing: Listing) -> tuple[str, ...]:
         text = content.decode("utf-8-sig", "ignore")
     # a file without a word in it is an empty caption, not none
     return tuple(line.strip() for line in text.splitlines() if line.strip()) or ("",)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

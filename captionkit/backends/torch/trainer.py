@@ -244,12 +244,13 @@ class CaptionTrainer(Trainer):
     @contextlib.contextmanager
     def whole_weights(self) -> Iterator[None]:
         """Within the block `whole` is the model of this moment, on the device."""
-        if self.whole is not self.model and self.job.options.sharded:
-            sharding.copy_weights(self.accelerator.unwrap_model(self.model), self.whole)
-            self.whole.to(self.args.device)
+        if not self.job.options.sharded:
+            yield
+            return
+        sharding.copy_weights(self.accelerator.unwrap_model(self.model), self.whole)
+        self.whole.to(self.args.device)
         yield
-        if self.job.options.sharded:
-            self.whole.to("cpu")
+        self.whole.to("cpu")
 
     def load_weights(self, model: Any) -> None:
         """Take over the weights of a whole model."""

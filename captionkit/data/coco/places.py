@@ -12,6 +12,7 @@ import numpy as np
 from captionkit.data.arrow import listed
 from captionkit.data.coco.layout import image_places
 from captionkit.data.image_column import ImageColumn, ImageParts
+from captionkit.data.paths import is_unicode
 from captionkit.data.zips import zip_members
 from captionkit.errors import DataError
 
@@ -111,17 +112,9 @@ _ASKED_FOR = 1000
 def _listing(folder: Path) -> list[str]:
     try:
         # names that are not Unicode are none of COCO's, and Arrow would refuse them
-        return [name for name in os.listdir(folder) if name.isascii() or _is_unicode(name)]
+        return [name for name in os.listdir(folder) if name.isascii() or is_unicode(name)]
     except OSError:
         return []
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _in_zip(paths: pa.Array, members: datasets.Dataset, part: str) -> np.ndarray:
