@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +31,7 @@ CAPTIONS = """
 
     def counting(self, images, **more):
         counts.append(len(images))
-        if settings.get("victim") == launched()[0] and len(counts) == 6:
+        if settings.get("victim") == launched()[0] and len(counts) == 3:
             os.kill(os.getpid(), 9)
         return first(self, images, **more)
 
@@ -40,16 +41,18 @@ CAPTIONS = """
         return told
 
     type(captioner).caption = counting
-    result = captionkit.evaluate(
-        captioner, [tuple(pair) for pair in settings["pairs"]], metrics=["wer", "cider"],
-        batch_size=2, on_bad_image="skip", max_new_tokens=8,
-    )
-    told = {
-        "metrics": result.metrics,
-        "predictions": [[p.image_id, p.prediction] for p in result.predictions],
-        "skipped": [image_id for image_id, _ in result.skipped],
-        "evaluated": counted(),
-    }
+    told = {}
+    if settings["pairs"]:
+        result = captionkit.evaluate(
+            captioner, [tuple(pair) for pair in settings["pairs"]], metrics=["wer", "cider"],
+            batch_size=2, on_bad_image="skip", max_new_tokens=8,
+        )
+        told = {
+            "metrics": result.metrics,
+            "predictions": [[p.image_id, p.prediction] for p in result.predictions],
+            "skipped": [image_id for image_id, _ in result.skipped],
+            "evaluated": counted(),
+        }
     for name, images, more in settings["files"]:
         result = captionkit.caption_files(
             images, captioner, output=os.path.join(settings["output"], name), batch_size=2,
@@ -59,24 +62,24 @@ CAPTIONS = """
     print("TOLD", json.dumps(told))
 """
 
-# captionkit's command, in which the process `victim` dies when it has read so many images
+# captionkit's command, in which the process `victim` gets a signal when it has read 12 images
 COMMAND = """
     import os, sys
     from captionkit.cli import main
     from captionkit.data import loader
     from captionkit.processes import launched
 
-    victim, left = int(sys.argv[1]), [12]
+    victim, number, left = int(sys.argv[1]), int(sys.argv[2]), [12]
     first = loader.read_row
 
     def reading(*arguments):
         left[0] -= 1
-        if launched()[0] == victim and left[0] < 0:
-            os.kill(os.getpid(), 9)
+        if launched()[0] == victim and left[0] == 0:
+            os.kill(os.getpid(), number)
         return first(*arguments)
 
     loader.read_row = reading
-    sys.exit(main(sys.argv[2:]))
+    sys.exit(main(sys.argv[3:]))
 """
 
 
@@ -229,9 +232,54 @@ def rows(path):
 
 def a_killed_process_takes_the_other_along(backend, arguments, victim):
     """`arguments`: those of the command."""
-    results = run(backend, script(COMMAND, victim, *arguments))
-    assert results[victim][0] == -9
+    results = run(backend, script(COMMAND, victim, int(signal.SIGKILL), *arguments))
+    the_other_ended_too(results, victim)
+
+
+def the_other_ended_too(results, victim):
+    assert results[victim][0] == -signal.SIGKILL
     status, _, errors = results[1 - victim]
     assert status not in (0, None)
     assert f"process {victim} of this run has ended before its time" in errors
     assert "Traceback" not in errors
+
+
+def a_killed_caption_run_goes_on(backend, model, photos, home, victim):
+    """Two processes killed among their batches and begun again: the captions of an unharmed run."""
+    names = ("harmed", "unharmed")
+    settings = {
+        name: {
+            "backend": backend, "model": str(model), "pairs": [], "output": str(home / name),
+            "files": [["all.jsonl", str(photos), {}]],
+        }
+        for name in names
+    }  # fmt: skip
+    for name in names:
+        (home / name).mkdir()
+    killed = script(CAPTIONS, json.dumps({**settings["harmed"], "victim": victim}))
+    the_other_ended_too(run(backend, killed), victim)
+    [unharmed] = told(backend, settings["unharmed"], 1)
+    first, second = told(backend, settings["harmed"], 2)
+    captioned, done, *_ = first["all.jsonl"]
+    assert first["all.jsonl"][:4] == second["all.jsonl"][:4]
+    assert done > 0  # what had been written before the kill was not done again
+    assert captioned + done == unharmed["all.jsonl"][0]
+    assert rows(home / "harmed/all.jsonl") == rows(home / "unharmed/all.jsonl")
+
+
+def an_interrupted_run_goes_on(backend, arguments, output, whole, counts, victim=0):
+    """A signal to one process, in the first epoch; continued by another number of processes.
+
+    arguments: of the command, without `--output-dir`. whole: a run of these that nobody
+    interrupted. counts: of processes, before and after.
+    """
+    arguments = [*arguments, "--output-dir", str(output)]
+    interrupted = script(COMMAND, victim, int(signal.SIGINT), *arguments)
+    for status, _, errors in run(backend, interrupted, counts[0]):
+        assert status == 130, errors[-4000:]
+        assert "Traceback" not in errors
+    assert max(row["step"] for row in history(output)) < history(whole)[-1]["step"]
+    for status, _, errors in run(backend, ["-m", "captionkit", *arguments, "--resume"], counts[1]):
+        assert status == 0, errors[-4000:]
+    same_rows(history(output), history(whole))
+    assert predictions(output) == predictions(whole)

@@ -6,7 +6,9 @@ import json
 
 import pytest
 from two_processes import (
+    a_killed_caption_run_goes_on,
     a_killed_process_takes_the_other_along,
+    an_interrupted_run_goes_on,
     captions_of_two_are_those_of_one,
     history,
     predictions,
@@ -28,18 +30,23 @@ def photos(pairs, tmp_path_factory):
 def one(ved_folder, photos, tmp_path_factory):
     """What one process trains."""
     output = tmp_path_factory.mktemp("one") / "run"
-    [(status, _, errors)] = run("flax", ["-m", *finetune(ved_folder, photos, output)], 1)
+    [(status, _, errors)] = run("flax", finetune(ved_folder, photos, output), 1)
     assert status == 0, errors[-4000:]
     return output
 
 
-def finetune(model, photos, output, *more):
+def settings(model, photos):
     return [
-        "captionkit", "finetune", "--backend", "flax", "--model", str(model),
+        "finetune", "--backend", "flax", "--model", str(model),
         "--data-dir", str(photos), "--batch-size", "4", "--epochs", "3", "--learning-rate", "1e-3",
         "--logging-steps", "1", "--metrics", "wer", "--on-bad-image", "skip",
-        "--max-new-tokens", "8", "--test-size", "0.25", "--output-dir", str(output), *more,
+        "--max-new-tokens", "8", "--test-size", "0.25",
     ]  # fmt: skip
+
+
+def finetune(model, photos, output, *more):
+    command = ["-m", "captionkit", *settings(model, photos)]
+    return [*command, "--output-dir", str(output), *more]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,7 @@ def finetune(model, photos, output, *more):
 )
 def test_two_processes_give_the_losses_of_one(ved_folder, photos, one, tmp_path, how):
     output = tmp_path / "two"
-    results = run("flax", ["-m", *finetune(ved_folder, photos, output, *how)])
+    results = run("flax", finetune(ved_folder, photos, output, *how))
     for status, _, errors in results:
         assert status == 0, errors[-4000:]
     assert "model " in results[0][1]
@@ -74,5 +81,21 @@ def test_captions_are_those_of_one_process(ved_folder, photos, tmp_path):
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_killed_process_takes_the_other_along(ved_folder, photos, tmp_path, victim):
-    arguments = finetune(ved_folder, photos, tmp_path / "run", "--epochs", "200")[1:]
+    output = ["--output-dir", str(tmp_path / "run"), "--epochs", "200"]
+    arguments = [*settings(ved_folder, photos), *output]
     a_killed_process_takes_the_other_along("flax", arguments, victim)
+
+
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_captions_go_on_after_a_kill(ved_folder, photos, tmp_path, victim):
+    a_killed_caption_run_goes_on("flax", ved_folder, photos, tmp_path, victim)
+
+
+@pytest.mark.parametrize(
+    ("counts", "victim"), [((2, 1), 1), pytest.param((1, 2), 0, marks=pytest.mark.long)]
+)
+def test_an_interrupted_run_goes_on_with_another_number_of_processes(
+    ved_folder, photos, one, tmp_path, counts, victim
+):
+    arguments = settings(ved_folder, photos)
+    an_interrupted_run_goes_on("flax", arguments, tmp_path / "run", one, counts, victim)

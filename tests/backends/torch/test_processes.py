@@ -9,9 +9,12 @@ import sys
 
 import pytest
 from two_processes import (
+    a_killed_caption_run_goes_on,
     a_killed_process_takes_the_other_along,
+    an_interrupted_run_goes_on,
     captions_of_two_are_those_of_one,
     history,
+    run,
     same_rows,
     skipped,
     write_photos,
@@ -67,3 +70,27 @@ def test_a_killed_process_takes_the_other_along(git_folder, photos, tmp_path, vi
         "--max-new-tokens", "8", "--output-dir", str(tmp_path / "run"),
     ]  # fmt: skip
     a_killed_process_takes_the_other_along("torch", arguments, victim)
+
+
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_captions_go_on_after_a_kill(git_folder, photos, tmp_path, victim):
+    a_killed_caption_run_goes_on("torch", git_folder, photos, tmp_path, victim)
+
+
+@pytest.mark.parametrize(
+    ("counts", "victim"), [((2, 1), 1), pytest.param((1, 2), 0, marks=pytest.mark.long)]
+)
+def test_an_interrupted_run_goes_on_with_another_number_of_processes(
+    git_folder, photos, tmp_path, counts, victim
+):
+    arguments = [
+        "finetune", "--model", str(git_folder), "--backend", "torch", "--data-dir", str(photos),
+        "--device", "cpu", "--batch-size", "4", "--epochs", "3", "--learning-rate", "1e-3",
+        "--logging-steps", "1", "--metrics", "wer", "--on-bad-image", "skip",
+        "--max-new-tokens", "8", "--test-size", "0.25",
+    ]  # fmt: skip
+    whole = tmp_path / "whole"
+    command = ["-m", "captionkit", *arguments, "--output-dir", str(whole)]
+    [(status, _, errors)] = run("torch", command, 1)
+    assert status == 0, errors[-4000:]
+    an_interrupted_run_goes_on("torch", arguments, tmp_path / "run", whole, counts, victim)
