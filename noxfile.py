@@ -17,8 +17,12 @@ nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "virtualenv"
 
 QUICK = "not acceptance and not long and not oracle and not browser"  # these have own sessions
-# programs of tests run for less time than they compile
-QUICK_XLA = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
+# programs of tests run for less time than they compile, and many tests compile the same ones
+QUICK_XLA = {
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0",
+    "JAX_COMPILATION_CACHE_DIR": str(Path(".nox/compiled").resolve()),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
 # old libraries call what their own dependencies have deprecated since
 OLD = ("-W", "ignore::DeprecationWarning")
 SHARED = Path(__file__).parent.parent / "shared" / "data"
@@ -94,7 +98,7 @@ def tests_flax(session: nox.Session) -> None:
         "tests/backends/flax", "tests/reliability", "tests/fuzz/test_fuzz_tensors.py",
         "tests/test_import.py",
     )  # fmt: skip
-    pytest_by_two(session, *paths, "-m", QUICK, XLA_FLAGS=QUICK_XLA)
+    pytest_by_two(session, *paths, "-m", QUICK, **QUICK_XLA)
 
 
 @nox.session(name="tests-both")
@@ -105,9 +109,9 @@ def tests_both(session: nox.Session) -> None:
     needs_both = 'importorskip("torch")'
     parity = [str(path) for path in chain(*files) if needs_both in path.read_text("utf-8")]
     named = "tests/test_supported_models.py"
-    pytest_by_two(session, named, *sorted(parity), "-m", QUICK, XLA_FLAGS=QUICK_XLA)
+    pytest_by_two(session, named, *sorted(parity), "-m", QUICK, **QUICK_XLA)
     contracts = sorted(map(str, Path("tests/backends").glob("*/test_contract_*.py")))
-    pytest_by_two(session, *contracts, "-k", "other_backends", XLA_FLAGS=QUICK_XLA)
+    pytest_by_two(session, *contracts, "-k", "other_backends", **QUICK_XLA)
 
 
 @nox.session
@@ -130,7 +134,7 @@ def long(session: nox.Session) -> None:
 def reliability(session: nox.Session) -> None:
     """Each backend killed 20 times, and runs of 10,000 steps and 50,000 captions; an hour."""
     install(session, "all", "test")
-    pytest(session, "tests/reliability", "-m", "long or not long", "-s", XLA_FLAGS=QUICK_XLA)
+    pytest(session, "tests/reliability", "-m", "long or not long", "-s", **QUICK_XLA)
 
 
 @nox.session
@@ -175,7 +179,7 @@ def tests_oldest_flax(session: nox.Session) -> None:
     """The Flax backend, with the oldest versions that pyproject admits."""
     session.install("-c", "constraints-oldest-flax.txt", "-e", ".[flax,test]")
     assert_absent(session, "torch")
-    pytest(session, "tests/backends/flax", "-m", QUICK, *OLD, XLA_FLAGS=QUICK_XLA)
+    pytest(session, "tests/backends/flax", "-m", QUICK, *OLD, **QUICK_XLA)
 
 
 @nox.session(name="tests-python", python=["3.12", "3.13"])
@@ -185,7 +189,7 @@ def tests_python(session: nox.Session, part: str) -> None:
     install(session, "test", *([] if part == "core" else [part]))
     core = ("tests", "--ignore", "tests/backends")
     paths = core if part == "core" else (f"tests/backends/{part}",)
-    pytest(session, *paths, "-m", QUICK, XLA_FLAGS=QUICK_XLA)
+    pytest(session, *paths, "-m", QUICK, **QUICK_XLA)
 
 
 @nox.session
