@@ -23,6 +23,7 @@ ORDER = ("git-pokemon", "your-photos", "image-generation", "scoring", "vit-gpt2-
 SECONDS = 900  # of one cell; training is one
 LARGEST = 300_000  # bytes of a notebook in the repository
 QUIET = {
+    "PYTHONWARNINGS": "ignore:IProgress not found",
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -68,6 +69,8 @@ def keep(notebook: nbformat.NotebookNode, path: Path, folder: Path) -> None:
     }
     for number, cell in enumerate(notebook.cells):
         cell.metadata, cell.id = {}, f"cell-{number}"
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output.metadata = {}
@@ -77,6 +80,18 @@ def keep(notebook: nbformat.NotebookNode, path: Path, folder: Path) -> None:
     if len(text) > LARGEST:
         raise SystemExit(f"{path.name} would have {len(text):,} bytes, more than {LARGEST:,}.")
     path.write_text(text, encoding="utf-8")
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The outputs with what was written to one stream in a row as one."""
+    result: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        before = result[-1] if result else {}
+        if output.output_type == "stream" and output.name == before.get("name"):
+            before["text"] += output.text
+        else:
+            result.append(output)
+    return result
 
 
 if __name__ == "__main__":

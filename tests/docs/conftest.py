@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-CHECKPOINTS = ("git-critters", "my-captioner", "git-pokemon", "git-coco", "run")
+CHECKPOINTS = ("git-critters", "my-captioner", "git-pokemon", "git-coco", "run", "my-run")
 HUB = {
     "microsoft/git-base": "git", "google/vit-base-patch16-224-in21k": "vit", "gpt2": "gpt2",
     "google/siglip-base-patch16-224": "siglip", "FacebookAI/roberta-base": "roberta",
@@ -184,7 +184,10 @@ def here(world, checkpoints, tmp_path, monkeypatch):
     finetune = api.finetune
 
     def short(recipe=None, **settings):
-        return finetune(captionkit.Recipe.of(recipe), **{**settings, **SHORT})
+        plan = captionkit.Recipe.of(recipe)
+        if plan.resume:
+            return finetune(plan, **{**settings, **SHORT, "max_steps": 4})
+        return finetune(plan, **{**settings, **SHORT, "overwrite_output_dir": True})
 
     monkeypatch.setattr(api, "finetune", short)
     monkeypatch.setattr(captionkit, "finetune", short)
