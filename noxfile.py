@@ -243,7 +243,8 @@ def examples(session: nox.Session) -> None:
     """
     install(session, "all", "test", "examples")
     if not session.posargs:
-        pytest(session, "tests/docs", "tests/backends/torch/test_examples.py", OMP_NUM_THREADS="1")
+        quick = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_XLA}
+        pytest(session, "tests/docs", "tests/backends/torch/test_examples.py", **quick)
     env = {"HF_HUB_OFFLINE": "1"}
     session.run("python", "docs/tutorials/execute.py", *session.posargs, env=env)
 

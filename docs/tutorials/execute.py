@@ -4,7 +4,7 @@
     python docs/tutorials/execute.py --save scoring       # run one, and store what it shows
 
 They share a folder because they share a model: the first trains `git-critters`, others go on with
-it.
+it, so name the first as well, or a folder that has the model (--folder).
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ HUB = {
     "microsoft/git-base": "git", "google/vit-base-patch16-224-in21k": "vit", "gpt2": "gpt2",
     "google/siglip-base-patch16-224": "siglip", "FacebookAI/roberta-base": "roberta",
 }  # fmt: skip
-SHORT = {"max_steps": 2, "max_train_samples": 6, "max_eval_samples": 2, "batch_size": 4}
+SHORT = {"max_steps": 2, "batch_size": 4, "num_beams": 2, "max_new_tokens": 8}
+FEW = {"max_train_samples": 6, "max_eval_samples": 2}
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +79,8 @@ def world(tmp_path_factory, checkpoints):
     write_tables(root, texts)
     write_shards(root / "shards", texts)
     captionkit.finetune(
-        model=str(checkpoints / "git"), data_dir=str(root / "photos"), max_new_tokens=8,
-        output_dir=str(root / "made"), **SHORT,
+        model=str(checkpoints / "git"), data_dir=str(root / "photos"),
+        output_dir=str(root / "made"), **SHORT, **FEW,
     )  # fmt: skip
     for name in CHECKPOINTS:
         shutil.copytree(root / "made", root / name)
@@ -185,9 +186,9 @@ def here(world, checkpoints, tmp_path, monkeypatch):
 
     def short(recipe=None, **settings):
         plan = captionkit.Recipe.of(recipe)
-        if plan.resume:
-            return finetune(plan, **{**settings, **SHORT, "max_steps": 4})
-        return finetune(plan, **{**settings, **SHORT, "overwrite_output_dir": True})
+        few = {} if plan.data.mix else FEW  # a mixture has them in its entries
+        going_on = {"max_steps": 4} if plan.resume else {"overwrite_output_dir": True}
+        return finetune(plan, **{**settings, **SHORT, **few, **going_on})
 
     monkeypatch.setattr(api, "finetune", short)
     monkeypatch.setattr(captionkit, "finetune", short)
