@@ -65,7 +65,7 @@ def keep(notebook: nbformat.NotebookNode, path: Path, folder: Path) -> None:
     """Write the notebook with what a reader wants of it, and nothing of this machine."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
+        "language_info": {"name": "python", "pygments_lexer": "ipython3"},
     }
     for number, cell in enumerate(notebook.cells):
         cell.metadata, cell.id = {}, f"cell-{number}"
