@@ -240,6 +240,20 @@ def audit(session: nox.Session) -> None:
 
 
 @nox.session
+def examples(session: nox.Session) -> None:
+    """The scripts of examples/, the code in the pages, and the tutorials: minutes.
+
+    `nox -s examples -- --save NAME` stores what a tutorial shows.
+    """
+    install(session, "all", "test", "examples")
+    if not session.posargs:
+        quick = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_XLA}
+        pytest(session, "tests/docs", "tests/backends/torch/test_examples.py", **quick)
+    env = {"HF_HUB_OFFLINE": "1"}
+    session.run("python", "docs/tutorials/execute.py", *session.posargs, env=env)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, as HTML; warnings are errors."""
     install(session, "docs")

@@ -1,10 +1,11 @@
-"""Sphinx: furo, MyST, autodoc; warnings are errors."""
+"""Sphinx: furo, MyST and notebooks, autodoc; warnings are errors."""
 
 project = "captionkit"
 author = "The captionkit authors"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # `nox -s examples` runs the tutorials; what they store is shown
 html_theme = "furo"
 html_title = "captionkit"
 html_static_path = []
