@@ -17,7 +17,7 @@ from captionkit.data import IN_MEMORY, load_dataset, load_splits
 from captionkit.errors import ConfigError, TrainingInterrupted
 from captionkit.evaluation import Evaluation, Evaluator, evaluate_captioner
 from captionkit.interrupt import stop_requested_by_signal
-from captionkit.metrics import score
+from captionkit.metrics import metric_objects, score
 from captionkit.metrics.pairs import PairCheck
 from captionkit.plan import Plan
 from captionkit.processes import Processes, connected, is_main_process, launched
@@ -25,7 +25,7 @@ from captionkit.recipe import Decoding, Recipe, field_names
 from captionkit.run_folder import RunFolder, write_evaluation_report
 from captionkit.settings import unknown_setting
 from captionkit.tracking import Tracking, read_history
-from captionkit.types import Backend, Caption, Captioner, TrainingJob
+from captionkit.types import Backend, Caption, Captioner, Metric, TrainingJob
 
 __all__ = ["Evaluation", "FinetuneResult", "caption", "evaluate", "finetune", "load", "score"]
 
@@ -175,7 +175,7 @@ def evaluate(
     captioner: Captioner | str | Path,
     dataset: Any,
     *,
-    metrics: Sequence[str] = ("wer", "rouge"),
+    metrics: Sequence[str | Metric] = ("wer", "rouge"),
     batch_size: int = 32,
     seed: int | None = None,
     output_dir: str | Path | None = None,
@@ -184,7 +184,8 @@ def evaluate(
     """Caption a dataset and score the captions against all their references.
 
     captioner: what `load` returned, or a folder or hub id. dataset: the name of a source, or what
-    `finetune` takes in memory. settings: fields of `DataConfig` (`data_dir=`, `split=` with
+    `finetune` takes in memory. metrics: registered names, modules of `evaluate`, or `Metric`
+    objects. settings: fields of `DataConfig` (`data_dir=`, `split=` with
     "validation" as default, ...) and of `Decoding`. seed: of the split, where the source has no
     validation images of its own; it and `test_size` are by default those of the run that trained
     the model, so that nothing it was trained on is evaluated. output_dir: where predictions and a
@@ -196,7 +197,7 @@ def evaluate(
             raise unknown_setting(name, [*data_names, *decoding_names])
     data = {k: v for k, v in settings.items() if k in data_names}
     decoding = {k: v for k, v in settings.items() if k in decoding_names}
-    registry.check_metrics(metrics)
+    scorers = metric_objects(metrics) if metrics else []
     if isinstance(captioner, (str, Path)):
         home: Path | None = models.resolve_model(str(captioner))
         model = load(captioner)
@@ -212,7 +213,7 @@ def evaluate(
     defaults = getattr(model, "defaults", {})
     started = time.perf_counter()
     result = evaluate_captioner(
-        model, examples, metrics, Decoding(**{**defaults, **decoding}), batch_size,
+        model, examples, scorers, Decoding(**{**defaults, **decoding}), batch_size,
         data.get("on_bad_image", "stop"),
     )  # fmt: skip
     if examples.has_captions and is_main_process():

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +214,10 @@ def _resampled(
 
 def _wins(a: Sequence[float], b: Sequence[float], sign: int) -> tuple[int, int, int]:
     """Images on which a is better, b is better, and on which they are the same."""
-    gains = [sign * (y - x) for x, y in zip(a, b, strict=True)]
+    gains = [
+        0.0 if math.isclose(x, y, rel_tol=1e-9, abs_tol=1e-12) else sign * (y - x)
+        for x, y in zip(a, b, strict=True)
+    ]  # CIDEr of equal captions differs in its last bits, by what the other captions are
     a_better, b_better = sum(g < 0 for g in gains), sum(g > 0 for g in gains)
     return a_better, b_better, len(gains) - a_better - b_better
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from captionkit.checkpoints import write_atomically
 from captionkit.errors import DataError, ImageError
+from captionkit.metrics import metric_objects
 from captionkit.processes import connected
 from captionkit.recipe import Decoding
-from captionkit.registry import get_metric
 
 if TYPE_CHECKING:
     from captionkit.data.dataset import CaptionDataset
-    from captionkit.types import Captioner, Example
+    from captionkit.types import Captioner, Example, Metric
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Evaluation:
 def evaluate_captioner(
     captioner: Captioner,
     dataset: CaptionDataset,
-    metrics: Sequence[str] = ("wer", "rouge"),
+    metrics: Sequence[str | Metric] = ("wer", "rouge"),
     decoding: Decoding | None = None,
     batch_size: int = 32,
     on_bad_image: str = "stop",
@@ -66,7 +66,7 @@ def evaluate_captioner(
     """
     if metrics:
         dataset.require_captions()
-    scorers = {name: get_metric(name) for name in metrics}
+    scorers = metric_objects(metrics) if metrics else []
     settings = dataclasses.asdict(decoding or Decoding()) | {"num_return_sequences": 1}
     part = _Part()
     try:
@@ -81,11 +81,11 @@ def evaluate_captioner(
     predictions, image_ids = [], dataset.image_ids
     for position, text, score in whole.rows:
         references = dataset.captions_of(position)
-        for scorer in scorers.values():
+        for scorer in scorers:
             scorer.update(text, references)
         predictions.append(Prediction(image_ids[position], text, score, references, {}))
     values = {"loss": whole.loss_sum / whole.tokens} if dataset.has_captions else {}
-    for scorer in scorers.values():
+    for scorer in scorers:
         scores = scorer.compute()
         values |= scores.corpus
         for key, per_image in scores.per_image.items():

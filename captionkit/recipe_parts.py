@@ -248,8 +248,9 @@ class Decoding:
         require(self, "top_p", 0 < self.top_p <= 1, "in (0, 1]")
         require(self, "top_k", self.top_k >= 0, "0 or more")
         require(self, "num_return_sequences", self.num_return_sequences >= 1, "at least 1")
-        if self.num_return_sequences > self.num_beams and not self.do_sample:
+        drawn_one_by_one = self.do_sample and self.num_beams == 1
+        if self.num_return_sequences > self.num_beams and not drawn_one_by_one:
             raise ConfigError(
-                f"num_return_sequences={self.num_return_sequences} needs as many beams or "
-                f"sampling: set num_beams={self.num_return_sequences} or more, or do_sample=True."
+                f"num_return_sequences={self.num_return_sequences} is more than "
+                f"num_beams={self.num_beams}: set as many beams, or do_sample with num_beams=1."
             )

@@ -1,6 +1,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from captionkit.compare import compare, compare_files
@@ -35,6 +36,18 @@ def test_wins_follow_the_direction_of_the_metric():
         assert (found[key].a_better, found[key].b_better, found[key].same) == (0, 6, 6)
     swapped = by_key(compare(GOOD, BAD, REFERENCES, ["wer"], resamples=200))
     assert (swapped["wer"].a_better, swapped["wer"].b_better) == (6, 0)
+
+
+def test_rounding_is_no_win():
+    """CIDEr of the same caption differs in its last bits when other captions change."""
+    draw = np.random.default_rng(0)
+    words = [f"w{i}" for i in range(40)]
+    references = [[" ".join(draw.choice(words, 9)) for _ in range(3)] for _ in range(60)]
+    one = [" ".join(draw.choice(words, 9)) for _ in references]
+    other = [" ".join(draw.choice(words, 9)) if i < 5 else text for i, text in enumerate(one)]
+    (cider,) = compare(one, other, references, ["cider"]).differences
+    assert cider.a_better + cider.b_better <= 5
+    assert cider.same >= 55
 
 
 def test_a_clear_difference_and_none():

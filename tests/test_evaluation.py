@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import captionkit
 from captionkit.data.dataset import CaptionDataset
-from captionkit.errors import DataError, ImageError
+from captionkit.errors import DataError, ImageError, MetricError
 from captionkit.evaluation import Evaluator, evaluate_captioner, read_predictions
 from captionkit.recipe import Decoding
-from captionkit.types import Caption
+from captionkit.types import Caption, Scores
 
 
 class Parrot:
@@ -59,6 +60,28 @@ def test_scores_do_not_depend_on_the_batch_size(dataset, batch_size):
     assert [p.references for p in result.predictions] == [tuple(r) for r in REFERENCES]
     assert result.predictions[0].metrics == {"wer": 0.0}
     assert all(decoding["num_beams"] == 3 for _, decoding in captioner.calls)
+
+
+def test_metrics_may_be_objects_of_ones_own(dataset):
+    class Words:
+        keys = ("words",)
+        higher_is_better = True
+
+        def __init__(self):
+            self.counts = []
+
+        def update(self, prediction, references):
+            self.counts.append(len(prediction.split()))
+
+        def compute(self):
+            return Scores({"words": sum(self.counts)}, {"words": self.counts})
+
+    result = captionkit.evaluate(Parrot(TEXTS), dataset, metrics=["wer", Words()])
+    assert result.metrics["words"] == sum(len(text.split()) for text in TEXTS)
+    assert [p.metrics["words"] for p in result.predictions] == [3, 2, 3, 1, 5]
+    assert set(result.metrics) == {"loss", "wer", "words"}
+    with pytest.raises(MetricError, match="should be a name or an object"):
+        captionkit.evaluate(Parrot(TEXTS), dataset, metrics=[Words])
 
 
 def test_loss_is_weighted_by_tokens(dataset):

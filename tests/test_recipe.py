@@ -103,6 +103,10 @@ def test_yaml_floats_without_a_dot_are_numbers(tmp_path):
         ({"test_size": 1.0}, ["test_size=1.0"]),
         ({"metrics": "wer"}, ["metrics='wer'", "a list of text"]),
         ({"num_return_sequences": 2}, ["num_return_sequences=2", "num_beams"]),
+        (
+            {"num_return_sequences": 4, "num_beams": 2, "do_sample": True},
+            ["num_return_sequences=4", "num_beams=2"],
+        ),
         ({"model": "a", "encoder": "b", "decoder": "c"}, ["either model"]),
         ({"encoder": "b"}, ["encoder and decoder go together"]),
         ({"resume": True, "overwrite_output_dir": True}, ["choose one"]),

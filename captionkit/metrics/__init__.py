@@ -55,7 +55,7 @@ def score_with(
     metrics: Sequence[str | Metric], pairs: Iterable[tuple[str, str | Sequence[str]]]
 ) -> list[tuple[Metric, Scores]]:
     """Score a stream of (prediction, references): each metric with what it computed."""
-    chosen = _metrics(metrics)
+    chosen = metric_objects(metrics)
     check = PairCheck()
     for prediction, references in pairs:
         prediction, references = check.check(prediction, references)
@@ -80,7 +80,8 @@ def merge_scores(results: Iterable[Scores]) -> Scores:
     return merged
 
 
-def _metrics(metrics: Sequence[str | Metric]) -> list[Metric]:
+def metric_objects(metrics: Sequence[str | Metric]) -> list[Metric]:
+    """Names made fresh metrics. Raises `MetricError` for none, and where two give one key."""
     given = [metrics] if isinstance(metrics, str) else list(metrics)
     if not given:
         raise MetricError("No metric was asked for; `captionkit metrics` lists them.")
