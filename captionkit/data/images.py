@@ -146,13 +146,19 @@ def _reason(error: Exception) -> str:
 # ---- pixels ------------------------------------------------------------------------------------
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    # read after load(): Pillow turns TIFFs itself and then drops the tag
+def orientation_of(image: Image.Image) -> int:
+    """How the stored pixels have to be turned, by EXIF: 1 (not at all) to 8."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
+        return orientation if orientation in _UPRIGHT else 1
     except Exception:  # a broken EXIF block does not spoil the pixels
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # read after load(): Pillow turns TIFFs itself and then drops the tag
+    orientation = orientation_of(image)
+    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
 
 
 def _rgb(image: Image.Image) -> Image.Image:

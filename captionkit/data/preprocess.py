@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from captionkit.data.images import open_image
+from captionkit.data.images import open_image, orientation_of
 from captionkit.data.processor_file import read_processor
 from captionkit.errors import ImageError
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from captionkit.types import ImageSource
 
 _BICUBIC = 3
-_ORIENTATION = 0x0112  # EXIF tag; from 5 on the picture lies on its side
 _MOST_PIXELS = 2**27  # of an intermediate image; 1 x 20,000 pixels would become 224 x 4,480,000
 
 
@@ -185,7 +184,7 @@ class Preprocessor:
                 given = isinstance(source, (bytes, bytearray))
                 source = io.BytesIO(source if given else source.read_bytes())
             with Image.open(source, formats=("JPEG",)) as image:
-                orientation = image.getexif().get(_ORIENTATION, 1)
+                orientation = orientation_of(image)
                 on_its_side = orientation > 4
                 height, width = image.size if on_its_side else image.size[::-1]
                 height, width = self._resized(height, width)

@@ -18,8 +18,9 @@ MEMBER_BYTES = 256 * 2**20  # of a compressed tar; no photo is larger, a bomb is
 HEADER_BYTES = 2**20  # of the long names and the attributes of a member
 _NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
           tarfile.SOLARIS_XHDTYPE)  # fmt: skip
-_TAR_ERRORS = (OSError, EOFError, tarfile.TarError, ValueError, OverflowError, zlib.error,
-               lzma.LZMAError)  # fmt: skip
+# TypeError: of tarfile, where a gzip header ends early
+_TAR_ERRORS = (OSError, EOFError, tarfile.TarError, ValueError, OverflowError, TypeError,
+               zlib.error, lzma.LZMAError)  # fmt: skip
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}
 
 

@@ -10,6 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 from fuzz.test_fuzz_archives import FILES, zipped
+from PIL import Image
 from safetensors.numpy import save
 
 from captionkit.bulk.config import BulkConfig
@@ -20,7 +21,7 @@ from captionkit.caption_tables import read_predictions, read_references
 from captionkit.data.coco.json_stream import array_batches
 from captionkit.data.files import load_jsonl
 from captionkit.data.preprocess import Preprocessor
-from captionkit.data.tars import TarMember
+from captionkit.data.tars import TarMember, contents
 from captionkit.data.webdataset import load as load_webdataset
 from captionkit.data.zips import zip_members
 from captionkit.errors import (
@@ -147,6 +148,25 @@ def test_tars_that_are_refused(tmp_path, monkeypatch):
         load_webdataset(DataConfig(train_file=str(file)), "train")
     with pytest.raises(ImageError, match="shorter"):
         TarMember(str(file), "x", 512, 2**62).read_bytes()
+
+
+def test_a_gzip_header_that_ends_early(tmp_path):
+    file = tmp_path / "train.tar.gz"
+    file.write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(DataError, match=r"train\.tar\.gz"):
+        list(contents(file))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 262])
+def test_an_orientation_that_there_is_not_turns_nothing(tmp_path, orientation):
+    file, exif = tmp_path / "a.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(np.arange(96 * 64 * 3, dtype=np.uint8).reshape(96, 64, 3))
+    picture.save(file, exif=exif)
+    preprocess = Preprocessor.square(8)
+    fast = preprocess.read(str(file), fast_jpeg=True)
+    picture.save(file)
+    assert (fast == preprocess.read(str(file), fast_jpeg=True)).all()
 
 
 def test_a_zip_with_a_member_of_no_name(tmp_path, monkeypatch):
