@@ -54,8 +54,10 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Lint, then the tests of core and of each backend."""
-    for name in ("lint", "tests-core", "tests-torch", "tests-flax", "tests-both"):
+    """Lint, the tests of core and of each backend, a plugin, and what is distributed."""
+    for name in (
+        "lint", "tests-core", "tests-torch", "tests-flax", "tests-both", "tests-plugin", "package",
+    ):  # fmt: skip
         session.notify(name)
 
 
@@ -74,6 +76,16 @@ def tests_core(session: nox.Session) -> None:
     install(session, "test")
     assert_absent(session, "torch", "jax")
     pytest_by_two(session, "tests", "--ignore", "tests/backends", "-m", QUICK)
+
+
+@nox.session(name="tests-plugin")
+def tests_plugin(session: nox.Session) -> None:
+    """The plugin of examples/plugin, installed as somebody else's distribution."""
+    install(session)
+    session.install("--no-compile", "-c", "constraints.txt", "./examples/plugin[test]")
+    assert_absent(session, "torch", "jax")
+    session.run("captionkit", "backends")
+    pytest(session, "examples/plugin/tests", OMP_NUM_THREADS="1")
 
 
 @nox.session(name="tests-torch")
