@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -120,6 +121,40 @@ def tests_both(session: nox.Session) -> None:
     pytest_by_two(session, named, *sorted(parity), "-m", QUICK, XLA_FLAGS=QUICK_XLA)
     contracts = sorted(map(str, Path("tests/backends").glob("*/test_contract_*.py")))
     pytest_by_two(session, *contracts, "-k", "other_backends", XLA_FLAGS=QUICK_XLA)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist: built, checked, installed without the source tree, and put to work."""
+    session.install("build", "twine")
+    scratch = Path(session.create_tmp()).resolve()
+    shutil.rmtree(scratch / "dist", ignore_errors=True)
+    dist, work = scratch / "dist", scratch / "dist" / "work"
+    work.mkdir(parents=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist / "first"), silent=True)
+    session.run("python", "-m", "build", "--sdist", "--outdir", str(dist), silent=True)
+    unpacked = dist / "unpacked"
+    shutil.unpack_archive(next(dist.glob("*.tar.gz")), unpacked, filter="data")
+    source = str(next(unpacked.iterdir()))
+    second = str(dist / "second")
+    session.run("python", "-m", "build", "--wheel", "--outdir", second, source, silent=True)
+    found = [str(path) for path in (*dist.glob("*/*.whl"), *dist.glob("*.tar.gz"))]
+    session.run("twine", "check", "--strict", *found)
+    tests = Path("tests/packaging").resolve()
+    session.run("python", str(tests / "contents.py"), str(dist))
+
+    python = scratch / "fresh" / "bin" / "python"
+    shutil.rmtree(scratch / "fresh", ignore_errors=True)
+    session.run("python", "-m", "venv", str(scratch / "fresh"))
+    pip = (str(python), "-m", "pip", "install", "-q", "--no-compile")
+    versions = ("-c", str(Path("constraints.txt").resolve()))
+    # what a run leaves behind is in its own folder, and the sources are in none of them
+    env = {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1", "CAPTIONKIT_CACHE": str(work / "cache")}
+    for number, wheel in enumerate(sorted(dist.glob("*/*.whl"))):
+        again = ("--force-reinstall", "--no-deps") if number else ()
+        session.run(*pip, *versions, *again, str(wheel), external=True)
+        with session.chdir(work):
+            session.run(str(python), str(tests / "smoke.py"), env=env, external=True)
 
 
 @nox.session
