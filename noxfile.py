@@ -291,7 +291,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """All benchmarks, each against its peer in one run; or those that are named."""
+    """All benchmarks, each against its peer in one run, or those that are named; and their page."""
     install(session, "all", "bench")
     # the peer whose Flax classes transformers has removed lives in an environment of its own
     peer = Path(session.create_tmp()).resolve() / "transformers-4"
@@ -304,6 +304,7 @@ def bench(session: nox.Session) -> None:
     for name in names:
         env = {"CAPTIONKIT_LEGACY_PYTHON": f"{peer}/bin/python", "HF_HUB_OFFLINE": "1"}
         session.run("python", f"benchmarks/{name}.py", env=env)
+    session.run("python", "benchmarks/page.py")
 
 
 def assert_absent(session: nox.Session, *modules: str) -> None:

@@ -11,6 +11,7 @@ costs.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -24,7 +25,7 @@ import small_git
 from results import interleaved, keep
 
 SIZE, REPEATS = 96, 3
-TITLE = "How cost grows: GIT of width 128, 4 + 4 layers, 96 px, fp32, CPU"
+TITLE = "GIT of width 128, 4 + 4 layers, 96 px, fp32, CPU"
 GROWS = {
     "images": ("images to caption, 16 tokens, batches of 8", (8, 16, 32, 64)),
     "length": ("tokens a caption, 8 images", (8, 16, 32, 64)),
@@ -62,7 +63,7 @@ def measured(name: str, folder: Path) -> dict[str, list[list[float]]]:
     if name == "devices":
         return {"flax": [on_devices(folder, count) for count in values]}
     if name in ("depth", "compile"):
-        found = [deep(folder, layers, first=name == "compile") for layers in values]
+        found = [deep(folder, layers)[name] for layers in values]
     elif name == "batch":
         steps = {"torch": small_git.torch_step, "flax": small_git.flax_step}
         found = [
@@ -91,16 +92,18 @@ def captioning(name: str, captioner: object, value: int) -> Callable[[], None]:
     return lambda: captioner.caption(pictures, **settings)
 
 
-def deep(folder: Path, layers: int, first: bool) -> dict[str, list[float]]:
-    """A training step by depth: a steady one, or the first, which Flax compiles."""
-    deeper = folder.parent / f"git-{layers}"
-    if not deeper.exists():
-        small_git.write(deeper, layers)
+@functools.cache
+def deep(folder: Path, layers: int) -> dict[str, dict[str, list[float]]]:
+    """Training steps of a model of that depth: steady ones, and the first, which Flax compiles."""
+    deeper = small_git.write(folder.parent / f"git-{layers}", layers)
     steps = {"torch": small_git.torch_step, "flax": small_git.flax_step}
     made = {side: make(deeper, 8, 16) for side, make in steps.items()}
-    if not first:
-        return interleaved(made, REPEATS, 2)
-    return interleaved(made, 1, 0)
+    first = {}
+    for side, step in made.items():  # once: a second one would not be the first
+        started = time.perf_counter()
+        step()
+        first[side] = [time.perf_counter() - started]
+    return {"compile": first, "depth": interleaved(made, REPEATS)}
 
 
 def on_devices(folder: Path, count: int) -> list[float]:

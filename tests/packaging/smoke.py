@@ -21,10 +21,11 @@ def main() -> None:
     assert "site-packages" in home.parts, f"{home} is not the installed package"
     assert Path.cwd() not in home.parents
     print(f"{home.parent}\nimport captionkit takes {import_seconds() * 1000:.0f} ms")
-    assert "usage: captionkit" in told("--help").lower()
-    backends = told("backends")
-    assert "torch  pip install" in backends.replace('"', ""), backends
-    assert "flax" in backends
+    assert "captionkit: fine-tune" in told("--help")
+    listed = told("backends").splitlines()
+    for name in ("torch", "flax"):
+        state = next(line for line in listed if line.startswith(name)).split(maxsplit=1)[1]
+        assert state == f'pip install "captionkit[{name}]"', state
     score()
     critters(captionkit)
 
