@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from page import digest, ratios_of
 
 mpl.use("svg")
@@ -97,6 +98,9 @@ def growth_picture(lines: Mapping[str, Any]) -> Any:
             axes.plot(values, ideal, ":", color=COLOURS[side], linewidth=0.8)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks(values, [str(value) for value in values])
         axes.set_title(line["what"], fontsize=8, loc="left")
         axes.set_ylabel("seconds")

@@ -97,6 +97,7 @@ def flax_step(folder: Path, rows: int, tokens: int, devices: int = 1) -> Callabl
     from captionkit.backends.flax.step import initial_state, logits_of, train_step
     from captionkit.recipe import TrainingConfig
 
+    assert len(jax.devices()) >= devices, f"XLA_FLAGS gave {len(jax.devices())} devices"
     opened = open_model(folder, seed=0)
     training = TrainingConfig(learning_rate=5e-5, max_grad_norm=1.0, precision="fp32")
     shapes = {path: leaf.shape for path, leaf in flatten(opened.params).items()}
