@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from captionkit_colours.model import Config, Model, _initial
 import captionkit
 from captionkit.data.captions import build_word_tokenizer, decoder_pairs
 from captionkit.data.preprocess import Preprocessor
-from captionkit.errors import CheckpointError, ConfigError
+from captionkit.errors import CheckpointError, ConfigError, TrainingInterrupted
+
+# captionkit warns of captions that do not fit their images, as those of so short a run
+UNLEARNED = pytest.mark.filterwarnings("ignore:.*captions:UserWarning")
 
 
 @pytest.fixture
@@ -101,3 +105,37 @@ def test_it_learns_what_flags_look_like(config_file, tmp_path):
     assert result.metrics["colour_recall"] > 0.9
     assert "colours" in (result.output_dir / "captionkit" / "recipe.yaml").read_text()
     assert captionkit.load(result.output_dir).facts["backend"] == "colours"
+
+
+@UNLEARNED
+def test_a_run_ends_with_the_weights_of_its_best_evaluation(config_file, tmp_path):
+    """The longest captions are called the best: those of a model that has not learned to end."""
+    result = captionkit.finetune(
+        model=config_file, dataset="flags", output_dir=tmp_path / "run", max_steps=9, eval_steps=3,
+        batch_size=30, learning_rate=2e-2, metrics=["length"], best_metric="length",
+    )  # fmt: skip
+    lengths = {row["step"]: row["eval_length"] for row in result.history if "eval_length" in row}
+    best = max(lengths, key=lengths.get)
+    assert best != 9, lengths
+    saved = result.output_dir / f"checkpoint-{best}" / "model.safetensors"
+    assert saved.read_bytes() == (result.output_dir / "model.safetensors").read_bytes()
+    assert result.metrics["length"] == lengths[best]
+
+
+@UNLEARNED
+def test_a_run_that_is_stopped_goes_on_to_the_same_weights(config_file, tmp_path, monkeypatch):
+    settings = {
+        "model": config_file, "dataset": "flags", "max_steps": 6, "batch_size": 30,
+        "eval_steps": 0, "colour_noise": 0.1, "metrics": ["wer"],
+    }  # fmt: skip
+    whole = captionkit.finetune(output_dir=tmp_path / "whole", **settings)
+    asked = iter([False, False, True, True, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "captionkit.api.stop_requested_by_signal", lambda: nullcontext(lambda: next(asked))
+        )
+        with pytest.raises(TrainingInterrupted, match="step 3"):
+            captionkit.finetune(output_dir=tmp_path / "stopped", **settings)
+    again = captionkit.finetune(output_dir=tmp_path / "stopped", resume=True)
+    for name in ("model.safetensors", "config.json"):
+        assert (again.output_dir / name).read_bytes() == (whole.output_dir / name).read_bytes()
