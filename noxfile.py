@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -58,8 +59,10 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Lint, then the tests of core and of each backend."""
-    for name in ("lint", "tests-core", "tests-torch", "tests-flax", "tests-both"):
+    """Lint, the tests of core and of each backend, a plugin, and what is distributed."""
+    for name in (
+        "lint", "tests-core", "tests-torch", "tests-flax", "tests-both", "tests-plugin", "package",
+    ):  # fmt: skip
         session.notify(name)
 
 
@@ -78,6 +81,16 @@ def tests_core(session: nox.Session) -> None:
     install(session, "test")
     assert_absent(session, "torch", "jax")
     pytest_by_two(session, "tests", "--ignore", "tests/backends", "-m", QUICK)
+
+
+@nox.session(name="tests-plugin")
+def tests_plugin(session: nox.Session) -> None:
+    """The plugin of examples/plugin, installed as somebody else's distribution."""
+    install(session)
+    session.install("--no-compile", "-c", "constraints.txt", "./examples/plugin[test]")
+    assert_absent(session, "torch", "jax")
+    session.run("captionkit", "backends")
+    pytest(session, "examples/plugin/tests", OMP_NUM_THREADS="1")
 
 
 @nox.session(name="tests-torch")
@@ -112,6 +125,40 @@ def tests_both(session: nox.Session) -> None:
     pytest_by_two(session, named, *sorted(parity), "-m", QUICK, **QUICK_XLA)
     contracts = sorted(map(str, Path("tests/backends").glob("*/test_contract_*.py")))
     pytest_by_two(session, *contracts, "-k", "other_backends", **QUICK_XLA)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist: built, checked, installed without the source tree, and put to work."""
+    session.install("build", "twine")
+    scratch = Path(session.create_tmp()).resolve()
+    shutil.rmtree(scratch / "dist", ignore_errors=True)
+    dist, work = scratch / "dist", scratch / "dist" / "work"
+    work.mkdir(parents=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist / "first"), silent=True)
+    session.run("python", "-m", "build", "--sdist", "--outdir", str(dist), silent=True)
+    unpacked = dist / "unpacked"
+    shutil.unpack_archive(next(dist.glob("*.tar.gz")), unpacked, filter="data")
+    source = str(next(unpacked.iterdir()))
+    second = str(dist / "second")
+    session.run("python", "-m", "build", "--wheel", "--outdir", second, source, silent=True)
+    found = [str(path) for path in (*dist.glob("*/*.whl"), *dist.glob("*.tar.gz"))]
+    session.run("twine", "check", "--strict", *found)
+    tests = Path("tests/packaging").resolve()
+    session.run("python", str(tests / "contents.py"), str(dist))
+
+    python = scratch / "fresh" / "bin" / "python"
+    shutil.rmtree(scratch / "fresh", ignore_errors=True)
+    session.run("python", "-m", "venv", str(scratch / "fresh"))
+    pip = (str(python), "-m", "pip", "install", "-q", "--no-compile")
+    versions = ("-c", str(Path("constraints.txt").resolve()))
+    # what a run leaves behind is in its own folder, and the sources are in none of them
+    env = {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1", "CAPTIONKIT_CACHE": str(work / "cache")}
+    for number, wheel in enumerate(sorted(dist.glob("*/*.whl"))):
+        again = ("--force-reinstall", "--no-deps") if number else ()
+        session.run(*pip, *versions, *again, str(wheel), external=True)
+        with session.chdir(work):
+            session.run(str(python), str(tests / "smoke.py"), env=env, external=True)
 
 
 @nox.session
@@ -262,7 +309,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """All benchmarks, each against its peer in one run; or those that are named."""
+    """All benchmarks, each against its peer in one run, or those that are named; and their page."""
     install(session, "all", "bench")
     # the peer whose Flax classes transformers has removed lives in an environment of its own
     peer = Path(session.create_tmp()).resolve() / "transformers-4"
@@ -275,6 +322,7 @@ def bench(session: nox.Session) -> None:
     for name in names:
         env = {"CAPTIONKIT_LEGACY_PYTHON": f"{peer}/bin/python", "HF_HUB_OFFLINE": "1"}
         session.run("python", f"benchmarks/{name}.py", env=env)
+    session.run("python", "benchmarks/page.py")
 
 
 def assert_absent(session: nox.Session, *modules: str) -> None:

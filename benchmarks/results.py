@@ -78,10 +78,22 @@ def keep(name: str, values: Mapping[str, Any]) -> None:
         "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
         "versions": {package: v for package in _NAMED if (v := _version(package))},
     }
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({**about, **values}, indent=1) + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    """The model of the processor, where the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
 
 
 def _version(package: str) -> str | None:

@@ -105,6 +105,10 @@ class Metric(Protocol):
 class Captioner(Protocol):
     """A model that is ready to caption, whichever backend holds it."""
 
+    # One may have more: `checkpoint`, the folder that it was loaded from; `defaults`, its own
+    # decoding settings by name; `facts`, what a report says of it; `preprocess`, a `Preprocessor`,
+    # with which the threads of bulk captioning resize images.
+
     def encode(self, images: Sequence[ImageSource]) -> Any:
         """Decode and preprocess images once; `caption` and `loss` take the result as `images`."""
 

@@ -22,12 +22,12 @@ from transformers import (
 
 import captionkit
 from captionkit.backends.flax.optimizer import decay_applies
-from captionkit.backends.flax.schedule import learning_rate
 from captionkit.backends.torch.train import freeze
 from captionkit.backends.torch.weights import load_model, named_as_saved
 from captionkit.data.captions import build_word_tokenizer
 from captionkit.data.preprocess import Preprocessor
 from captionkit.recipe import TrainingConfig
+from captionkit.schedule import learning_rate
 
 COLOURS = {
     "red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "yellow": (230, 220, 40),

@@ -21,7 +21,6 @@ from captionkit.backends.flax.devices import versions
 from captionkit.backends.flax.model_folder import Model, write_config_files
 from captionkit.backends.flax.optimizer import Trained
 from captionkit.backends.flax.parallel import Votes
-from captionkit.backends.flax.schedule import learning_rate
 from captionkit.backends.flax.state import BackgroundWriter, read_state, write_state
 from captionkit.backends.flax.step import (
     Metrics,
@@ -34,6 +33,7 @@ from captionkit.errors import DataError, DivergedError, ImageError
 from captionkit.models import has_weights
 from captionkit.plan import Plan
 from captionkit.processes import connected, is_main_process
+from captionkit.schedule import learning_rate
 from captionkit.types import TrainEvent, TrainingJob
 
 

@@ -1,0 +1,1 @@
+"""A backend, a dataset source and a metric of another distribution than captionkit."""
