@@ -59,10 +59,8 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Lint, the tests of core and of each backend, a plugin, and what is distributed."""
-    for name in (
-        "lint", "tests-core", "tests-torch", "tests-flax", "tests-both", "tests-plugin", "package",
-    ):  # fmt: skip
+    """Lint, the tests of core and of each backend, and of a plugin."""
+    for name in ("lint", "tests-core", "tests-torch", "tests-flax", "tests-both", "tests-plugin"):
         session.notify(name)
 
 
