@@ -135,8 +135,8 @@ class BackendContract:
 
         with pytest.raises(DivergedError, match=r"learning.rate"):
             self.finetune(
-                str(run.output_dir), pairs, tmp_path / "run", learning_rate=1e30, max_grad_norm=0,
-                warmup_steps=0, max_steps=20, logging_steps=1, schedule="constant", eval_steps=0,
+                str(run.output_dir), pairs, tmp_path / "run", learning_rate=1e30, warmup_steps=0,
+                max_steps=20, logging_steps=1, schedule="constant", eval_steps=0,
             )  # fmt: skip
 
     # ---- captions and their scores -------------------------------------------------------------

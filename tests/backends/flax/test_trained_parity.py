@@ -23,8 +23,8 @@ def trained(tmp_path_factory):
     """A folder: four epochs of the quickstart, after which it writes sentences."""
     folder = tmp_path_factory.mktemp("critters") / "ved"
     captionkit.finetune(
-        "quickstart-ved", backend="flax", output_dir=str(folder), epochs=4, eval_steps=0,
-        max_eval_samples=8, warmup_steps=10,
+        "quickstart-ved", backend="torch", device="cpu", output_dir=str(folder), epochs=4,
+        eval_steps=0, max_eval_samples=8, warmup_steps=10,
     )  # fmt: skip
     return folder
 
