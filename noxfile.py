@@ -247,7 +247,7 @@ def examples(session: nox.Session) -> None:
     """
     install(session, "all", "test", "examples")
     if not session.posargs:
-        quick = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_XLA}
+        quick = {"OMP_NUM_THREADS": "1", **QUICK_XLA}
         pytest(session, "tests/docs", "tests/backends/torch/test_examples.py", **quick)
     env = {"HF_HUB_OFFLINE": "1"}
     session.run("python", "docs/tutorials/execute.py", *session.posargs, env=env)

@@ -1,38 +1,60 @@
 """Sphinx: furo, MyST and notebooks, autodoc; warnings are errors."""
 
+from __future__ import annotations
+
+import inspect
+import re
+from itertools import groupby
+from typing import Any
+
 project = "captionkit"
 author = "The captionkit authors"
+copyright = "The captionkit authors; Apache-2.0"  # noqa: A001  # Sphinx's name for it
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # `nox -s examples` runs the tutorials; what they store is shown
 html_theme = "furo"
 html_title = "captionkit"
-html_static_path = []
+html_static_path = ["_static"]
+html_css_files = ["captionkit.css"]
 exclude_patterns = ["_build"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 default_role = "code"
 nitpicky = False
 
-
-def _arguments_as_list(app, what, name, obj, options, lines):
-    """Our docstrings describe arguments as `name: text`, indented below; Sphinx wants a list."""
-    import re
-
-    result = []
-    for line in lines:
-        item = re.match(r"(\w+(?:, \w+)*): (.*)", line)
-        if item and (not result or result[-1] == "" or result[-1].startswith(("- ", "  "))):
-            result.append(f"- **{item[1]}**: {item[2]}")
-        elif line.startswith("    ") and result and result[-1].startswith(("- ", "  ")):
-            result.append("  " + line.strip())
-        else:
-            if result and result[-1].startswith(("- ", "  ")) and line:
-                result.append("")
-            result.append(line)
-    lines[:] = result
+ARGUMENT = r"\w+(?:, \w+)*: "
 
 
-def setup(app):
-    app.connect("autodoc-process-docstring", _arguments_as_list)
+def _arguments_as_fields(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Our docstrings describe arguments as `name: text`; Sphinx wants fields, at the end."""
+    known = _names_of(obj)
+    text, fields, others = [], [], []
+    for empty, group in groupby(lines, key=lambda line: not line.strip()):
+        paragraph = list(group)
+        if empty or not re.match(ARGUMENT, paragraph[0]):
+            text += paragraph
+            continue
+        joined = " ".join(line.strip() for line in paragraph)
+        for part in re.split(rf"(?:^|(?<=[.;] ))(?={ARGUMENT})", joined):
+            names, _, description = part.partition(": ")
+            for one in filter(None, names.split(", ")):
+                if one in known:
+                    fields.append(f":param {one}: {description}")
+                else:
+                    others.append(f"- **{one}**: {description}")
+    lines[:] = [*text, "", *others, "", *fields, ""]
+
+
+def _names_of(obj: Any) -> set[str]:
+    try:
+        return set(inspect.signature(obj).parameters)
+    except (TypeError, ValueError):  # a property or a protocol
+        return set()
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", _arguments_as_fields)
