@@ -9,7 +9,7 @@ from typing import Any
 
 project = "captionkit"
 author = "The captionkit authors"
-copyright = "The captionkit authors; Apache-2.0"  # noqa: A001  # Sphinx's name for it
+copyright = "The captionkit authors; Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
