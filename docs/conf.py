@@ -22,6 +22,7 @@ exclude_patterns = ["_build"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 default_role = "code"
+smartquotes_action = "qe"  # -- begins a flag
 nitpicky = False
 
 
