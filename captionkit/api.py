@@ -14,7 +14,7 @@ from typing import Any
 from captionkit import checkpoints, hub, models, registry
 from captionkit.create import create
 from captionkit.data import IN_MEMORY, load_dataset, load_splits
-from captionkit.errors import ConfigError, TrainingInterrupted
+from captionkit.errors import CheckpointError, ConfigError, TrainingInterrupted
 from captionkit.evaluation import Evaluation, Evaluator, evaluate_captioner
 from captionkit.interrupt import stop_requested_by_signal
 from captionkit.metrics import metric_objects, score
@@ -168,6 +168,11 @@ def load(
     dtype: "fp32" (default), "bf16" or "fp16".
     """
     folder = models.resolve_model(str(checkpoint), trust_remote_code)
+    if folder.is_file():
+        raise CheckpointError(
+            f"{checkpoint} is a config to train from scratch, not a trained model. Train it with "
+            f"finetune(model={str(checkpoint)!r}, ...), and give the folder that this writes."
+        )
     return _chosen_backend(backend, folder).load(folder, device, dtype, trust_remote_code)
 
 

@@ -8,6 +8,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
+import captionkit
 from captionkit import models
 from captionkit.errors import CheckpointError, HubError
 
@@ -35,6 +36,11 @@ def test_wrong_folders_are_explained(tmp_path):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"config.json"):
             models.model_type(tmp_path)
+
+
+def test_a_config_is_trained_before_it_is_loaded():
+    with pytest.raises(CheckpointError, match="git-tiny is a config to train from scratch"):
+        captionkit.load("git-tiny")
 
 
 @pytest.mark.parametrize(

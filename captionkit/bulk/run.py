@@ -39,11 +39,14 @@ _STOPPING = "stopping after this batch (once more to stop at once)"
 class BulkResult:
     """What `caption_files` did, or in a dry run would do.
 
-    captioned, kept, done, failed: numbers of images: captioned now; left with the caption that
-    they have; captioned by the same run before it was interrupted; without a caption, now or from
-    an earlier run. doubtful: of the captions with a score below `review_below`. output: the file of
-    captions, or the folder of .txt files. failed_file, review_file: None where there is nothing to
-    list. first: in a dry run the first names of the images to caption.
+    captioned: how many images were captioned now.
+    kept: how many stayed with the caption that they have.
+    done: how many were captioned by the same run before it was interrupted.
+    failed: how many have no caption, now or from an earlier run; `failed_file` lists them.
+    doubtful: how many captions have a score below `review_below`; `review_file` lists them.
+    output: the file of captions, or the folder of .txt files.
+    failed_file, review_file: None where there is nothing to list.
+    first: in a dry run the first names of the images to caption.
     """
 
     captioned: int

@@ -16,7 +16,9 @@ from captionkit.recipe import Decoding
 
 @dataclasses.dataclass
 class _Caption:
-    images: Annotated[list[str], tyro.conf.Positional]
+    images: Annotated[
+        list[str], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES ...", help_behavior_hint="")
+    ]
     """Images, folders, lists (.txt, .jsonl, .csv, .parquet), .tar shards, globs or URLs."""
     model: str
     """A folder that captionkit or transformers wrote, or a hub id."""

@@ -30,7 +30,7 @@ def finetune(arguments: list[str]) -> None:
             # the options have flags of their own, and a mixture has none
             (
                 "settings",
-                Recipe,
+                Annotated[Recipe, tyro.conf.arg(help="All that a run depends on.")],
                 dataclasses.field(default=base.replace(backend_options={}, mix=())),
             ),
             ("options", options, dataclasses.field(default_factory=options)),

@@ -17,6 +17,7 @@ from captionkit.doctor.rows import list_table
 from captionkit.errors import ConfigError, DataError
 from captionkit.recipe import DataConfig
 from captionkit.registry import names
+from captionkit.settings import nearest
 
 if TYPE_CHECKING:
     from captionkit.data.dataset import CaptionDataset
@@ -60,8 +61,15 @@ def _with_path(dataset: str, settings: dict[str, Any]) -> dict[str, Any]:
     if not path.exists() and any(sign in dataset for sign in "{*"):  # a pattern of shards
         return {**settings, "train_file": dataset}
     if not dataset or dataset in names("datasets") or not path.exists():
-        if dataset.startswith((".", "/", "~")) or (Path(dataset).suffix and "/" not in dataset):
+        a_path = dataset.startswith((".", "/", "~")) or dataset.endswith("/")
+        if a_path or (Path(dataset).suffix and "/" not in dataset):
             raise DataError(f"There is no file or folder {dataset}.")
+        if dataset and "/" not in dataset and dataset not in names("datasets"):
+            raise ConfigError(
+                f"There is no file or folder {dataset!r}, nor a source of that name"
+                f"{nearest(dataset, names('datasets'))} Sources: {', '.join(names('datasets'))}; "
+                "or a hub id such as user/name."
+            )
         return {**settings, **({"dataset": dataset} if dataset else {})}
     setting = "data_dir" if path.is_dir() else "train_file"
     if settings.get(setting):

@@ -286,6 +286,10 @@ def test_what_cannot_be_examined_at_all(tmp_path):
         examine("./nowhere")
     with pytest.raises(DataError, match=r"There is no file or folder nothing\.csv"):
         examine("nothing.csv")
+    with pytest.raises(ConfigError, match=r"no file or folder 'criters', nor a source.*'critters'"):
+        examine("criters")
+    with pytest.raises(DataError, match="There is no file or folder photso/"):
+        examine("photso/")
     with pytest.raises(DataError, match="there are no images"):
         examine(str(tmp_path))
     with pytest.raises(ConfigError, match="Say which data to use"):
