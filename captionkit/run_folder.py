@@ -105,7 +105,11 @@ class RunFolder:
         for given in (
             recipe.model, recipe.encoder, recipe.decoder, data.data_dir, data.train_file,
             data.validation_file, data.test_file,
-            *(entry.get(name) for entry in data.mix for name in ("data_dir", "train_file")),
+            *(
+                entry.get(name)
+                for entry in data.mix
+                for name in ("data_dir", "train_file", "validation_file", "test_file")
+            ),
         ):  # fmt: skip
             path = Path(given).expanduser() if given else None
             if path and path.exists() and path.resolve().is_relative_to(self.root.resolve()):
