@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.errors import CheckpointError, ConfigError, HubError, first_line
+from captionkit.recipe import Recipe
 from captionkit.settings import nearest
 
 if TYPE_CHECKING:
     from captionkit.data.dataset import CaptionDataset
-    from captionkit.recipe import Recipe
 
 _SHIPPED = Path(__file__).parent / "recipes" / "models"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
@@ -95,8 +95,6 @@ def writer_of(folder: Path) -> str | None:
 
 def recipe_of(folder: Path | None) -> Recipe | None:
     """The recipe that a checkpoint was trained with; None if captionkit did not train it."""
-    from captionkit.recipe import Recipe
-
     file = folder / "captionkit" / "recipe.yaml" if folder else None
     try:
         return Recipe.from_file(file) if file and file.is_file() else None

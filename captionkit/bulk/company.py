@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy
 
 from captionkit.errors import ImageError, ProcessError
 from captionkit.interrupt import stop_requested_by_signal
 from captionkit.processes import Processes
 from captionkit.types import Caption, Captioner
-
-if TYPE_CHECKING:
-    import numpy
 
 _WAITING = "waiting for process 0 to stop"
 
@@ -39,8 +38,6 @@ class SharedCaptioner:
         self, images: Sequence[Any], *, seeds: Sequence[int] | None = None, **settings: Any
     ) -> list[Caption]:
         """As the captioner's own; images are PIL images or arrays. Raises `ImageError`."""
-        import numpy
-
         pixels = [numpy.asarray(image, numpy.uint8) for image in images]
         shapes = [array.shape for array in pixels]
         order = {"images": shapes, "seeds": seeds and list(seeds), "settings": settings}
@@ -116,8 +113,6 @@ def _packed(order: Mapping[str, Any], pixels: bytes = b"") -> bytes:
 
 
 def _arrays(order: dict[str, Any], content: bytes) -> list[numpy.ndarray]:
-    import numpy
-
     arrays, start = [], 0
     for shape in order["images"]:
         size = int(numpy.prod(shape))

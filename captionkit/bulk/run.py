@@ -60,7 +60,7 @@ class BulkResult:
     @classmethod
     def told(cls, fields: dict[str, Any]) -> BulkResult:
         """The result of process 0, as another one gets to know it."""
-        paths = {n: None if fields[n] == "None" else Path(fields[n]) for n in _PATHS}
+        paths = {n: fields[n] and Path(fields[n]) for n in _PATHS}
         return cls(**{**fields, **paths})
 
 
@@ -97,7 +97,10 @@ def caption_files(
         return BulkResult.told(help_out(processes, captioner))
     with led(processes) as told:
         result = _caption_files(images, model, captioner, processes, trust_remote_code, settings)
-        told.update(dataclasses.asdict(result) | {n: str(getattr(result, n)) for n in _PATHS})
+        paths = {name: getattr(result, name) for name in _PATHS}
+        told.update(
+            dataclasses.asdict(result) | {n: path and str(path) for n, path in paths.items()}
+        )
     return result
 
 

@@ -55,7 +55,8 @@ def _to_files(given: _Caption, settings: dict[str, Any]) -> None:
     output = displayed(str(result.output))
     beside = given.bulk.kind == "txt" and given.bulk.output is None
     if given.bulk.dry_run:
-        some = ", ".join(map(displayed, result.first)) + (", ..." if result.captioned > 3 else "")
+        more = ", ..." if result.captioned > len(result.first) else ""
+        some = ", ".join(map(displayed, result.first)) + more
         _line("to caption", result.captioned, f"   {some}" if some else "")
     else:
         speed = result.captioned / max(result.seconds, 1e-9)
