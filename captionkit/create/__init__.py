@@ -99,15 +99,10 @@ def _projection(encoder: Part, decoder: Part, seed: int) -> Tensors:
 
 
 def _check_pixels(encoder: Part, preprocess: Preprocessor) -> None:
-    size = encoder.config.image_size
-    expected = (size, size) if isinstance(size, int) else tuple(size)
-    found = preprocess.height, preprocess.width
-    if found != expected and ENCODERS[encoder.kind].fixed_size:
-        raise CheckpointError(
-            f"{encoder.folder}: the image processor makes images of {found[0]} x {found[1]} "
-            f"pixels, and the encoder takes {expected[0]} x {expected[1]}. Correct "
-            "preprocessor_config.json."
-        )
+    if ENCODERS[encoder.kind].fixed_size:
+        size = encoder.config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        preprocess.require_size((height, width), encoder.folder, "the encoder")
 
 
 def _generation_config(config: Mapping[str, Any]) -> dict[str, Any]:

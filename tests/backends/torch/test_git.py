@@ -163,7 +163,7 @@ def test_every_form_of_an_image_is_taken(captioner, images, tmp_path):
     assert captionkit.caption(path, model=captioner.model.name_or_path) == expected
 
 
-def test_wrong_input_to_caption_is_explained(captioner, tmp_path):
+def test_wrong_input_is_explained(captioner, images, tmp_path):
     with pytest.raises(ImageError, match=r"nowhere\.jpg"):
         captioner.caption(tmp_path / "nowhere.jpg")
     with pytest.raises(ImageError, match="Cannot caption 'int'"):
@@ -172,6 +172,9 @@ def test_wrong_input_to_caption_is_explained(captioner, tmp_path):
         captioner.caption([], num_beam=3)
     with pytest.raises(ConfigError, match="temperature=0"):
         captioner.caption([], temperature=0.0)
+    for texts in (["red above blue."], ["red above blue."] * 3):
+        with pytest.raises(ConfigError, match=f"2 images and captions for {len(texts)}"):
+            captioner.loss(images[:2], texts)
 
 
 def test_the_checkpoints_own_decoding_is_the_default(git_folder, tmp_path, images):
