@@ -8,12 +8,14 @@ takes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
 
+from captionkit.bulk.config import BulkConfig
 from captionkit.errors import ImageError, ProcessError
 from captionkit.interrupt import stop_requested_by_signal
 from captionkit.processes import Processes
@@ -49,6 +51,16 @@ class SharedCaptioner:
                 raise ImageError(answer["error"])
             captions += [_caption(*fields) for fields in answer["captions"]]
         return captions
+
+
+def shared_out(
+    captioner: Captioner, config: BulkConfig, processes: Processes
+) -> tuple[Any, BulkConfig]:
+    """On process 0: the captioner for all processes, and batches of as many images as all take."""
+    if processes.count == 1:
+        return captioner, config
+    size = config.batch_size * processes.count
+    return SharedCaptioner(captioner, processes), dataclasses.replace(config, batch_size=size)
 
 
 @contextlib.contextmanager

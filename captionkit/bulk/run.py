@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captionkit import models
-from captionkit.bulk.company import SharedCaptioner, help_out, led
+from captionkit.bulk.company import help_out, led, shared_out
 from captionkit.bulk.config import BulkConfig
 from captionkit.bulk.item import displayed, where_of
 from captionkit.bulk.journal import Journal
@@ -148,10 +148,8 @@ def _caption_files(
         stopped: Exception | None = None
         if survey.todo + survey.bad:
             captioner: Any = load() if survey.todo else model
-            if survey.todo and processes.count > 1:
-                captioner = SharedCaptioner(captioner, processes)
-                size = config.batch_size * processes.count
-                config = dataclasses.replace(config, batch_size=size)
+            if survey.todo:
+                captioner, config = shared_out(captioner, config, processes)
             if config.token_probabilities:
                 decoding = {**decoding, "token_probabilities": True}
             bar = stack.enter_context(BulkProgress(survey.todo + survey.bad))

@@ -80,7 +80,7 @@ def _to_files(given: _Caption, settings: dict[str, Any]) -> None:
 
 def _print(given: _Caption, settings: dict[str, Any]) -> None:
     from captionkit.api import load, processes_of
-    from captionkit.bulk.company import SharedCaptioner, help_out, led
+    from captionkit.bulk.company import help_out, led, shared_out
     from captionkit.bulk.printing import print_captions
     from captionkit.bulk.run import split_settings
     from captionkit.bulk.sources import check_sources, find_images
@@ -100,11 +100,7 @@ def _print(given: _Caption, settings: dict[str, Any]) -> None:
         if config.dry_run:
             _line("to caption", found)
             return
-        model = captioner()
-        if processes.count > 1:
-            model = SharedCaptioner(model, processes)
-            size = config.batch_size * processes.count
-            config = dataclasses.replace(config, batch_size=size)
+        model, config = shared_out(captioner(), config, processes)
         items = find_images(given.images, config.image_column)
         print_captions(model, items, config, decoding)
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from captionkit.data.images import formats, in_turn, open_image
+from captionkit.data.loader import MOST_WORKERS, usable_cores
 from captionkit.doctor.jpeg import missing_scans
 from captionkit.doctor.listing import Entry
 from captionkit.doctor.signatures import guess
@@ -63,7 +64,7 @@ def check_images(
     entries: Sequence[Entry], limits: Limits, threads: int | None = None
 ) -> Iterator[ImageFacts]:
     """The facts of each image, in order; decoded by threads, a few hundred ahead at most."""
-    threads = threads or min(16, os.cpu_count() or 1)
+    threads = threads or min(MOST_WORKERS, usable_cores())
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(entries), 256):
             some = entries[start : start + 256]
