@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from captionkit.data.dataset import CaptionDataset
 from captionkit.errors import OutputError
+from captionkit.evaluation import Evaluation
 from captionkit.recipe import Recipe
-from captionkit.run_folder import RunFolder
+from captionkit.run_folder import RunFolder, write_evaluation_report
 
 
 @pytest.fixture
@@ -34,3 +36,11 @@ def test_data_in_the_folder_are_not_overwritten(earlier, tmp_path, name, mixed):
     with pytest.raises(OutputError, match="mine lies in output_dir"):
         earlier.check(recipe(earlier.root / "mine"))
     earlier.check(recipe(tmp_path / "elsewhere"))
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "run.json", "report.html"])
+def test_what_cannot_be_written_of_an_evaluation_is_an_error_of_ours(tmp_path, name):
+    (tmp_path / name / "in the way").mkdir(parents=True)
+    dataset = CaptionDataset.from_pairs([("a.png", "a red dog")], "one")
+    with pytest.raises(OutputError, match="Cannot write"):
+        write_evaluation_report(tmp_path, Evaluation({}, [], []), dataset, {"seconds": 1.0})
