@@ -45,6 +45,21 @@ def tokenizer(pairs):
 
 
 @pytest.fixture(scope="session")
+def gpt2_like_tokenizer(pairs):
+    """As GPT-2's: nothing before a caption, one token for start, end and padding."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({w for _, texts in pairs for t in texts for w in t.replace(".", "").split()})
+    vocabulary = {word: i for i, word in enumerate(["<end>", "<unk>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<end>", eos_token="<end>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(scope="session")
 def git_folder(tmp_path_factory, git_config, tokenizer):
     """A checkpoint folder as `save_pretrained` writes it."""
     from transformers import GitForCausalLM

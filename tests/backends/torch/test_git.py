@@ -222,3 +222,23 @@ def test_relative_positions_are_refused(git_folder, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="position_embedding_type='relative_key'"):
         captionkit.load(folder)
+
+
+def test_a_tokenizer_that_puts_no_start_before_captions(
+    git_config, gpt2_like_tokenizer, pairs, tmp_path
+):
+    """The start token is then the model's, in training as in generation: as with Flax."""
+    folder = tmp_path / "from-scratch"
+    folder.mkdir()
+    (folder / "config.json").write_text(git_config.to_json_string(use_diff=False))
+    gpt2_like_tokenizer.save_pretrained(folder)
+    result = captionkit.finetune(
+        model=str(folder), dataset=pairs, output_dir=str(tmp_path / "run"), backend="torch",
+        device="cpu", precision="fp32", max_steps=1, batch_size=4, metrics=["wer"],
+        max_new_tokens=4, test_size=0.25,
+    )  # fmt: skip
+    captioner = result.captioner
+    end = gpt2_like_tokenizer.eos_token_id
+    assert git.start_id(captioner.model) == captioner.model.generation_config.bos_token_id == end
+    # a word, the start token before it, is scored as well as the end: two targets
+    assert captioner.loss([pairs[0][0]], ["red"])[1] == 2

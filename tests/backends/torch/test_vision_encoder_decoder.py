@@ -14,7 +14,6 @@ from transformers import (
     AutoModel,
     BertConfig,
     GPT2Config,
-    PreTrainedTokenizerFast,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
     ViTConfig,
@@ -38,24 +37,11 @@ SMALL = {
 }  # fmt: skip
 
 
-def gpt2_like_tokenizer(pairs):
-    """As GPT-2's: nothing before a caption, one token for start, end and padding."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = sorted({w for _, texts in pairs for t in texts for w in t.replace(".", "").split()})
-    vocabulary = {word: i for i, word in enumerate(["<end>", "<unk>", *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<end>", eos_token="<end>", unk_token="<unk>"
-    )
-
-
 @pytest.fixture(scope="module", params=["cls-sep", "gpt2-like"])
-def folder(request, tmp_path_factory, tokenizer, pairs):
+def folder(request, tmp_path_factory, tokenizer, gpt2_like_tokenizer):
     """ViT + GPT-2 of unequal widths, as `save_pretrained` writes it."""
     if request.param == "gpt2-like":
-        tokenizer, start, end, pad = gpt2_like_tokenizer(pairs), 0, 0, 0
+        tokenizer, start, end, pad = gpt2_like_tokenizer, 0, 0, 0
     else:
         start, end, pad = 2, 3, 0
     decoder = GPT2Config(
