@@ -166,6 +166,9 @@ def load(
     backend: "auto" is the backend that wrote the checkpoint if it is installed, else the first
         that runs its model type. device: "cpu", "cuda:0", ...; default: the best there is.
     dtype: "fp32" (default), "bf16" or "fp16".
+
+    Raises `CheckpointError`, `HubError`, `ConfigError` for a backend, device or dtype that there is
+    not, and `NotInstalledError`.
     """
     folder = models.resolve_model(str(checkpoint), trust_remote_code)
     if folder.is_file():
@@ -195,6 +198,9 @@ def evaluate(
     validation images of its own; it and `test_size` are by default those of the run that trained
     the model, so that nothing it was trained on is evaluated. output_dir: where predictions and a
     report are written; nothing is written without it.
+
+    Raises what `load` does, `DataError`, `ImageError` unless on_bad_image is "skip", `MetricError`
+    and `OutputError`.
     """
     data_names, decoding_names = field_names("data"), field_names("decoding")
     for name in settings:

@@ -1,4 +1,4 @@
-"""The arguments of a captioner's `caption`, checked; the same for every backend."""
+"""The arguments of a captioner's methods, checked; the same for every backend."""
 
 from __future__ import annotations
 
@@ -46,6 +46,23 @@ def check_seeds(seeds: Sequence[int] | None, images: int) -> list[int] | None:
             f"There are {images} images and {len(checked)} seeds: give one seed for each image."
         )
     return checked
+
+
+def caption_lists(
+    captions: Sequence[str | Sequence[str]], images: int
+) -> tuple[list[str], list[int]]:
+    """All captions that `loss` was given, and for each the number of its image.
+
+    Raises ConfigError where there are not as many entries as images.
+    """
+    if len(captions) != images:
+        raise ConfigError(
+            f"There are {images} images and captions for {len(captions)}: give one caption or a "
+            "list of captions for each image."
+        )
+    many = [[entry] if isinstance(entry, str) else list(entry) for entry in captions]
+    owners = [row for row, texts in enumerate(many) for _ in texts]
+    return [text for texts in many for text in texts], owners
 
 
 def draw_seed(seed: int, lane: int) -> int:

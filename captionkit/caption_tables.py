@@ -151,7 +151,7 @@ def _csv_rows(path: Path, delimiter: str) -> list[dict[str, Any]]:
 
 def _lines(path: Path) -> list[str]:
     # not splitlines: a caption may hold any other of Unicode's line ends
-    return _text(path).replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return _text(path).removesuffix("\n").split("\n")
 
 
 def _json(path: Path) -> Any:

@@ -5,6 +5,7 @@ A hub id is downloaded, a config to train from scratch gets a tokenizer and an i
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.errors import CheckpointError, ConfigError, HubError, first_line
+from captionkit.recipe import Recipe
 from captionkit.settings import nearest
 
 if TYPE_CHECKING:
     from captionkit.data.dataset import CaptionDataset
-    from captionkit.recipe import Recipe
 
 _SHIPPED = Path(__file__).parent / "recipes" / "models"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
@@ -57,15 +58,27 @@ def shipped_models() -> list[str]:
 
 
 def model_type(path: Path) -> str:
-    """`model_type` of a checkpoint folder or config file."""
+    """`model_type` of a checkpoint folder or config file. Raises CheckpointError."""
+    kind = read_config(path).get("model_type")
+    if not isinstance(kind, str):
+        file = path / "config.json" if path.is_dir() else path
+        raise CheckpointError(f"{file} does not name a model_type, so it is no model config.")
+    return kind
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values in the config.json of a checkpoint folder, or in a config file.
+
+    Raises CheckpointError.
+    """
     file = path / "config.json" if path.is_dir() else path
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read as JSON: {error}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise CheckpointError(f"{file} does not name a model_type, so it is no model config.")
-    return config["model_type"]
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} holds {type(config).__name__}, where an object is expected.")
+    return config
 
 
 def has_weights(folder: Path) -> bool:
@@ -82,8 +95,6 @@ def writer_of(folder: Path) -> str | None:
 
 def recipe_of(folder: Path | None) -> Recipe | None:
     """The recipe that a checkpoint was trained with; None if captionkit did not train it."""
-    from captionkit.recipe import Recipe
-
     file = folder / "captionkit" / "recipe.yaml" if folder else None
     try:
         return Recipe.from_file(file) if file and file.is_file() else None
@@ -98,7 +109,7 @@ def prepare_model(
 
     source: a checkpoint folder, or a config. What a config lacks is made and written to `folder`:
     a word-level tokenizer from the training captions, and an image processor of the config's
-    image size.
+    image size. Raises CheckpointError for a folder that lacks what it should have.
     """
     from captionkit.data.captions import build_word_tokenizer, save_tokenizer
     from captionkit.data.preprocess import Preprocessor
@@ -126,9 +137,8 @@ def prepare_model(
     if own_files and any((home / name).is_file() for name in _PROCESSOR_FILES):
         Preprocessor.from_checkpoint(home).save(folder)
     else:
-        Preprocessor.square(_image_size(json.loads(config.read_text(encoding="utf-8")))).save(
-            folder
-        )
+        height, width = _image_size(read_config(config))
+        dataclasses.replace(Preprocessor.square(height), size=(height, width)).save(folder)
     return folder
 
 
@@ -159,11 +169,15 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
-def _image_size(config: dict[str, Any]) -> int:
-    for part in (config, config.get("vision_config", {}), config.get("encoder", {})):
-        if isinstance(part.get("image_size"), int):
-            return part["image_size"]
-    return 224
+def _image_size(config: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) in pixels, which a config gives as one number or two."""
+    for part in (config, config.get("vision_config"), config.get("encoder")):
+        size = part.get("image_size") if isinstance(part, dict) else None
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, list) and len(size) == 2 and all(isinstance(s, int) for s in size):
+            return size[0], size[1]
+    return 224, 224
 
 
 def _download(model: str, trust_remote_code: bool) -> Path:
@@ -207,7 +221,7 @@ def _download(model: str, trust_remote_code: bool) -> Path:
     if not has_weights(folder):
         raise CheckpointError(
             f"{model} on the hub has no weights that can be read (model.safetensors, its "
-            "shards, or pytorch_model.bin)."
+            "shards, pytorch_model.bin, or flax_model.msgpack)."
         )
     return folder
 

@@ -96,7 +96,7 @@ class DataConfig:
         check_types(self)
         require(self, "test_size", 0 <= self.test_size < 1, "a share, from 0 to below 1")
         require(self, "workers", self.workers is None or self.workers >= 1, "at least 1")
-        require(self, "image_cache_gb", 0 <= self.image_cache_gb < float("inf"), "0 or more")
+        require(self, "image_cache_gb", self.image_cache_gb >= 0, "0 or more")
         for name in (
             "max_train_samples", "max_eval_samples", "min_caption_words", "max_caption_words",
             "min_image_size", "max_image_size", "mix_epoch_images", "shuffle_buffer",
@@ -199,7 +199,7 @@ class TrainingConfig:
         for name in ("adam_beta1", "adam_beta2", "label_smoothing"):
             require(self, name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
         for name in ("learning_rate", "adam_epsilon"):
-            require(self, name, 0 < getattr(self, name) < float("inf"), "above 0")
+            require(self, name, getattr(self, name) > 0, "above 0")
         require(
             self,
             "max_caption_tokens",

@@ -75,7 +75,10 @@ def get_backend(name: str) -> Backend:
 
 
 def backend_for(model_type: str, preferred: str | None = None) -> Backend:
-    """The backend that runs a model type: the preferred one if installed, else the first listed."""
+    """The backend that runs a model type: the preferred one if installed, else the first listed.
+
+    Raises ConfigError where none is known to run it, NotInstalledError where none is installed.
+    """
     supporting: list[str] = []
     missing: list[str] = []
     for name in names("backends"):
@@ -160,7 +163,7 @@ def supported_models() -> dict[str, dict[str, frozenset[str]]]:
 
 
 def names(kind: Kind) -> list[str]:
-    """The registered names: torch before flax, then by distribution and name."""
+    """The registered names: torch and flax first, the others by name."""
     first = {"torch": 0, "flax": 1}
     return sorted(_discover(kind), key=lambda name: (first.get(name, 2), name))
 

@@ -105,7 +105,11 @@ class RunFolder:
         for given in (
             recipe.model, recipe.encoder, recipe.decoder, data.data_dir, data.train_file,
             data.validation_file, data.test_file,
-            *(entry.get(name) for entry in data.mix for name in ("data_dir", "train_file")),
+            *(
+                entry.get(name)
+                for entry in data.mix
+                for name in ("data_dir", "train_file", "validation_file", "test_file")
+            ),
         ):  # fmt: skip
             path = Path(given).expanduser() if given else None
             if path and path.exists() and path.resolve().is_relative_to(self.root.resolve()):
@@ -267,14 +271,9 @@ def write_evaluation_report(
 ) -> Path:
     """Write the predictions, metrics and report of an evaluation into a folder of its own.
 
-    facts: what run.json says besides: `seconds`, and `backend`, `device`, `versions`, ...
+    facts: what run.json says besides: `seconds`, and `backend`, `device`, `versions`, ... Raises
+    OutputError.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_evaluation(folder, evaluation)
-        write_skipped(folder, evaluation)
-    except OSError as error:
-        raise OutputError(f"Cannot write to {folder}: {error.strerror}.") from None
     info = {
         "command": "evaluate",
         "dataset": dataset.name,
@@ -284,7 +283,13 @@ def write_evaluation_report(
         "images_per_second": round(len(evaluation.predictions) / max(facts["seconds"], 1e-9), 2),
         **facts,
     }
-    return _write_pages(folder, info, evaluation, dataset, title=folder.name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_evaluation(folder, evaluation)
+        write_skipped(folder, evaluation)
+        return _write_pages(folder, info, evaluation, dataset, title=folder.name)
+    except OSError as error:
+        raise OutputError(f"Cannot write to {folder}: {error.strerror}.") from None
 
 
 def _write_pages(

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy
 
 from captionkit.errors import CheckpointError
-
-if TYPE_CHECKING:
-    import numpy
 
 _INDEX = "model.safetensors.index.json"
 
 
-class TensorFiles(Mapping[str, "numpy.ndarray"]):
+class TensorFiles(Mapping[str, numpy.ndarray]):
     """The tensors of a folder by name, each read when it is asked for.
 
     Raises `CheckpointError` for files that are missing, cut off, or not safetensors.
@@ -95,8 +94,6 @@ def _read(file: Any, path: Path, name: str) -> numpy.ndarray:
 
 
 def _read_bfloat16(path: Path, name: str) -> numpy.ndarray:
-    import numpy
-
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         entry = json.loads(file.read(length))[name]

@@ -122,7 +122,8 @@ class Captioner(Protocol):
     def loss(self, images: Any, captions: Sequence[str | Sequence[str]]) -> tuple[float, int]:
         """Teacher-forced negative log-likelihood, summed over target tokens, and their number.
 
-        For each image one caption or several, each of which counts.
+        For each image one caption or several, each of which counts. Raises `ConfigError` for
+        captions of fewer or more images.
         """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from captionkit.caption_arguments import check_arguments, check_seeds, draw_seed
+from captionkit.caption_arguments import caption_lists, check_arguments, check_seeds, draw_seed
 from captionkit.errors import ConfigError
 from captionkit.recipe import Decoding
 
@@ -43,6 +43,13 @@ def test_seeds_are_integers_one_an_image():
     for wrong in (7, [0.5, 1.0], [None]):
         with pytest.raises(ConfigError, match="a list of integers"):
             check_seeds(wrong, 1)
+
+
+def test_captions_are_listed_with_the_number_of_their_image():
+    assert caption_lists(["a", ["b", "c"], (), ("d",)], 4) == (["a", "b", "c", "d"], [0, 1, 1, 3])
+    for images in (0, 2):
+        with pytest.raises(ConfigError, match=f"{images} images and captions for 1: give one"):
+            caption_lists(["a"], images)
 
 
 def test_draws_of_neighbouring_seeds_and_lanes_have_nothing_in_common():

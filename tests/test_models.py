@@ -10,6 +10,8 @@ from huggingface_hub import errors
 
 import captionkit
 from captionkit import models
+from captionkit.data.dataset import CaptionDataset
+from captionkit.data.preprocess import Preprocessor
 from captionkit.errors import CheckpointError, HubError
 
 
@@ -70,6 +72,24 @@ def test_offline_a_hub_id_is_an_error_that_says_so():
         models.resolve_model("microsoft/git-base")
     with pytest.raises(HubError, match="git-tiny"):
         models.resolve_model("gti-tiny")
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ({"image_size": 48, "vision_config": {"image_size": 32}}, (48, 48)),
+        ({"vision_config": {"image_size": 32}, "encoder": None}, (32, 32)),
+        ({"encoder": {"image_size": [64, 32]}, "vision_config": None}, (64, 32)),
+        ({"vision_config": None}, (224, 224)),
+    ],
+)
+def test_a_config_alone_gets_a_processor_of_its_image_size(tmp_path, config, size):
+    source = tmp_path / "alone.json"
+    source.write_text(json.dumps({"model_type": "git", **config}))
+    train = CaptionDataset.from_pairs([("a.png", "a red dog")], "one")
+    folder = models.prepare_model(source, tmp_path / "model", train, trust_remote_code=False)
+    preprocess = Preprocessor.from_checkpoint(folder)
+    assert (preprocess.height, preprocess.width) == size
 
 
 def test_the_writer_of_a_checkpoint_is_in_its_recipe(tmp_path):

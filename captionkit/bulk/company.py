@@ -8,17 +8,18 @@ takes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy
+
+from captionkit.bulk.config import BulkConfig
 from captionkit.errors import ImageError, ProcessError
 from captionkit.interrupt import stop_requested_by_signal
 from captionkit.processes import Processes
 from captionkit.types import Caption, Captioner
-
-if TYPE_CHECKING:
-    import numpy
 
 _WAITING = "waiting for process 0 to stop"
 
@@ -39,8 +40,6 @@ class SharedCaptioner:
         self, images: Sequence[Any], *, seeds: Sequence[int] | None = None, **settings: Any
     ) -> list[Caption]:
         """As the captioner's own; images are PIL images or arrays. Raises `ImageError`."""
-        import numpy
-
         pixels = [numpy.asarray(image, numpy.uint8) for image in images]
         shapes = [array.shape for array in pixels]
         order = {"images": shapes, "seeds": seeds and list(seeds), "settings": settings}
@@ -52,6 +51,16 @@ class SharedCaptioner:
                 raise ImageError(answer["error"])
             captions += [_caption(*fields) for fields in answer["captions"]]
         return captions
+
+
+def shared_out(
+    captioner: Captioner, config: BulkConfig, processes: Processes
+) -> tuple[Any, BulkConfig]:
+    """On process 0: the captioner for all processes, and batches of as many images as all take."""
+    if processes.count == 1:
+        return captioner, config
+    size = config.batch_size * processes.count
+    return SharedCaptioner(captioner, processes), dataclasses.replace(config, batch_size=size)
 
 
 @contextlib.contextmanager
@@ -116,8 +125,6 @@ def _packed(order: Mapping[str, Any], pixels: bytes = b"") -> bytes:
 
 
 def _arrays(order: dict[str, Any], content: bytes) -> list[numpy.ndarray]:
-    import numpy
-
     arrays, start = [], 0
     for shape in order["images"]:
         size = int(numpy.prod(shape))

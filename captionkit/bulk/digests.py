@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy
 
 _RECENT = 1024  # entries in a dict, which takes ten times their room, before they are sorted in
 
@@ -11,10 +11,8 @@ class DigestMap:
     """Like a dict from the 16 bytes of `digest()` to numbers; as a set, where all are 0."""
 
     def __init__(self) -> None:
-        import numpy
-
-        self._digests: Any = numpy.empty(0, "S16")  # sorted
-        self._numbers: Any = numpy.empty(0, numpy.int64)
+        self._digests = numpy.empty(0, "S16")  # sorted
+        self._numbers = numpy.empty(0, numpy.int64)
         self._recent: dict[bytes, int] = {}
 
     def __len__(self) -> int:
@@ -40,8 +38,6 @@ class DigestMap:
         return int(self._numbers[place]) if there else None
 
     def _sort_in(self) -> None:
-        import numpy
-
         if not self._recent:
             return
         digests = numpy.array(list(self._recent), "S16")

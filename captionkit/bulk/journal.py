@@ -15,9 +15,7 @@ from typing import Any
 
 from captionkit.bulk.digests import DigestMap
 from captionkit.bulk.item import digest, displayed
-from captionkit.bulk.rows import is_whole
-
-Row = dict[str, Any]
+from captionkit.bulk.rows import Row, is_whole
 
 _DONE, _FAILED = 1, 2
 

@@ -94,7 +94,7 @@ def _listed(value: Any, path: str, place: str) -> Item:
         problem = f"expected the path of an image, found {value!r:.80}"
         return Item(f"{os.path.abspath(path)}, {place}", place, "", problem)
     if is_url(value):
-        return Item(value, _name_of_url(value), value)
+        return Item(value, name_of_url(value), value)
     folder = os.path.dirname(os.path.abspath(path))
     beside = os.path.normpath(os.path.join(folder, value))
     here = os.path.abspath(value)
@@ -105,5 +105,6 @@ def _listed(value: Any, path: str, place: str) -> Item:
     return Item(where, name, where)
 
 
-def _name_of_url(url: str) -> str:
+def name_of_url(url: str) -> str:
+    """Where the caption of an address goes in a folder: its host and path."""
     return url.split("://", 1)[1].split("?")[0].split("#")[0].strip("/")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from captionkit.bulk.item import Item
 from captionkit.data.images import describe, open_image
+from captionkit.data.loader import MOST_WORKERS, usable_cores
 from captionkit.errors import ImageError
 from captionkit.types import Caption, Captioner
 
@@ -36,7 +36,7 @@ def caption_items(
     No caption depends on its batch: a draw of sampling depends on `seed` and the image's pixels.
     At most two batches are decoded ahead.
     """
-    workers = workers or min(16, _cores())
+    workers = workers or min(MOST_WORKERS, usable_cores())
     sampling = decoding.get("do_sample", getattr(captioner, "defaults", {}).get("do_sample", False))
     prepare = _preprocessing(captioner)
     remaining = iter(items)
@@ -135,8 +135,3 @@ def _preprocessing(captioner: Captioner) -> Any:
 def _seed_of(image: Any, seed: int) -> int:
     pixels = hashlib.blake2b(image.tobytes(), digest_size=8, key=str(seed).encode()[:64])
     return int.from_bytes(pixels.digest(), "big") >> 33  # 31 bits, which every framework takes
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

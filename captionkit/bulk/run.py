@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captionkit import models
-from captionkit.bulk.company import SharedCaptioner, help_out, led
+from captionkit.bulk.company import help_out, led, shared_out
 from captionkit.bulk.config import BulkConfig
 from captionkit.bulk.item import displayed, where_of
 from captionkit.bulk.journal import Journal
@@ -63,7 +63,7 @@ class BulkResult:
     @classmethod
     def told(cls, fields: dict[str, Any]) -> BulkResult:
         """The result of process 0, as another one gets to know it."""
-        paths = {n: None if fields[n] == "None" else Path(fields[n]) for n in _PATHS}
+        paths = {n: fields[n] and Path(fields[n]) for n in _PATHS}
         return cls(**{**fields, **paths})
 
 
@@ -100,7 +100,10 @@ def caption_files(
         return BulkResult.told(help_out(processes, captioner))
     with led(processes) as told:
         result = _caption_files(images, model, captioner, processes, trust_remote_code, settings)
-        told.update(dataclasses.asdict(result) | {n: str(getattr(result, n)) for n in _PATHS})
+        paths = {name: getattr(result, name) for name in _PATHS}
+        told.update(
+            dataclasses.asdict(result) | {n: path and str(path) for n, path in paths.items()}
+        )
     return result
 
 
@@ -148,10 +151,8 @@ def _caption_files(
         stopped: Exception | None = None
         if survey.todo + survey.bad:
             captioner: Any = load() if survey.todo else model
-            if survey.todo and processes.count > 1:
-                captioner = SharedCaptioner(captioner, processes)
-                size = config.batch_size * processes.count
-                config = dataclasses.replace(config, batch_size=size)
+            if survey.todo:
+                captioner, config = shared_out(captioner, config, processes)
             if config.token_probabilities:
                 decoding = {**decoding, "token_probabilities": True}
             bar = stack.enter_context(BulkProgress(survey.todo + survey.bad))

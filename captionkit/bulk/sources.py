@@ -16,6 +16,7 @@ from captionkit.bulk.listings import (
     images_in_list,
     images_in_parquet,
     images_in_table,
+    name_of_url,
 )
 from captionkit.bulk.shards import (
     COMPRESSED_ENDINGS,
@@ -76,7 +77,7 @@ def folder_of(source: str) -> str:
 def _images_of(source: str, image_column: str | None, contents: bool) -> Iterator[Item]:
     lowered = source.lower()
     if is_url(source):
-        return iter([Item(source, source.split("://", 1)[1].split("?")[0].strip("/"), source)])
+        return iter([Item(source, name_of_url(source), source)])
     if os.path.isdir(source):
         return _not_empty(source, images_below(source))
     if not os.path.lexists(source) and glob.has_magic(source):

@@ -18,6 +18,7 @@ from captionkit.bulk.table_rows import column_names, read_table, write_table
 from captionkit.bulk.wording import kept_caption
 from captionkit.data.columns import CAPTION_COLUMNS, IMAGE_COLUMNS
 from captionkit.data.images import is_url
+from captionkit.data.paths import is_unicode
 from captionkit.errors import DataError
 from captionkit.types import Caption
 
@@ -67,7 +68,7 @@ class TableFile:
                 return (
                     f"it lies outside of {displayed(str(self.place.home))}, where metadata.jsonl is"
                 )
-        if self.kind in ("csv", "parquet") and not _is_text(key):
+        if self.kind in ("csv", "parquet") and not is_unicode(key):
             return "its name is not UTF-8, which only jsonl can hold; rename it"
         return None
 
@@ -169,11 +170,3 @@ class TableFile:
     def _image_cell(self, key: str) -> str:
         # a path that a spreadsheet would take for a formula stays a path
         return f"./{key}" if self.kind == "csv" and key[0] in "=+-@\t\r'" else key
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from captionkit.bulk.item import displayed
+from captionkit.bulk.rows import Row
 from captionkit.errors import DataError, first_line
 from captionkit.printable import csv_cell, from_csv_cell
-
-Row = dict[str, Any]
 
 _AT_ONCE = 1000  # rows
 

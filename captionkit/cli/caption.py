@@ -57,7 +57,8 @@ def _to_files(given: _Caption, settings: dict[str, Any]) -> None:
     output = displayed(str(result.output))
     beside = given.bulk.kind == "txt" and given.bulk.output is None
     if given.bulk.dry_run:
-        some = ", ".join(map(displayed, result.first)) + (", ..." if result.captioned > 3 else "")
+        more = ", ..." if result.captioned > len(result.first) else ""
+        some = ", ".join(map(displayed, result.first)) + more
         _line("to caption", result.captioned, f"   {some}" if some else "")
     else:
         speed = result.captioned / max(result.seconds, 1e-9)
@@ -81,7 +82,7 @@ def _to_files(given: _Caption, settings: dict[str, Any]) -> None:
 
 def _print(given: _Caption, settings: dict[str, Any]) -> None:
     from captionkit.api import load, processes_of
-    from captionkit.bulk.company import SharedCaptioner, help_out, led
+    from captionkit.bulk.company import help_out, led, shared_out
     from captionkit.bulk.printing import print_captions
     from captionkit.bulk.run import split_settings
     from captionkit.bulk.sources import check_sources, find_images
@@ -101,11 +102,7 @@ def _print(given: _Caption, settings: dict[str, Any]) -> None:
         if config.dry_run:
             _line("to caption", found)
             return
-        model = captioner()
-        if processes.count > 1:
-            model = SharedCaptioner(model, processes)
-            size = config.batch_size * processes.count
-            config = dataclasses.replace(config, batch_size=size)
+        model, config = shared_out(captioner(), config, processes)
         items = find_images(given.images, config.image_column)
         print_captions(model, items, config, decoding)
 

@@ -1,4 +1,4 @@
-"""captionkit finetune"""
+"""captionkit finetune and create"""
 
 from __future__ import annotations
 

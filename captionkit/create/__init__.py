@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy
 
 from captionkit.create.decoder import DECODERS, decoder_tensors
 from captionkit.create.encoder import ENCODERS, encoder_tensors
-from captionkit.create.part import Part, normal, read_part
+from captionkit.create.part import Part, Tensors, normal, read_part
 from captionkit.data.captions import save_tokenizer, special_ids
 from captionkit.data.preprocess import Preprocessor
 from captionkit.errors import CheckpointError, OutputError
 from captionkit.models import load_tokenizer
-
-if TYPE_CHECKING:
-    from captionkit.create.part import Tensors
 
 __all__ = ["DECODERS", "ENCODERS", "create", "joined_config"]
 
@@ -91,8 +90,6 @@ def joined_config(encoder: Part, decoder: Part, tokenizer: Any) -> dict[str, Any
 
 
 def _projection(encoder: Part, decoder: Part, seed: int) -> Tensors:
-    import numpy
-
     inputs, outputs = encoder.config.hidden_size, decoder.config.hidden_size
     if inputs == outputs:
         return {}
@@ -102,15 +99,10 @@ def _projection(encoder: Part, decoder: Part, seed: int) -> Tensors:
 
 
 def _check_pixels(encoder: Part, preprocess: Preprocessor) -> None:
-    size = encoder.config.image_size
-    expected = (size, size) if isinstance(size, int) else tuple(size)
-    found = preprocess.height, preprocess.width
-    if found != expected and ENCODERS[encoder.kind].fixed_size:
-        raise CheckpointError(
-            f"{encoder.folder}: the image processor makes images of {found[0]} x {found[1]} "
-            f"pixels, and the encoder takes {expected[0]} x {expected[1]}. Correct "
-            "preprocessor_config.json."
-        )
+    if ENCODERS[encoder.kind].fixed_size:
+        size = encoder.config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        preprocess.require_size((height, width), encoder.folder, "the encoder")
 
 
 def _generation_config(config: Mapping[str, Any]) -> dict[str, Any]:

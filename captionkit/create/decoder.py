@@ -6,13 +6,11 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from captionkit.create.part import Part, check_layers, normal, read_tensors
+import numpy
+
+from captionkit.create.part import Part, Tensors, check_layers, normal, read_tensors
 from captionkit.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from captionkit.create.part import Tensors
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,6 @@ class Decoder:
 
 def decoder_tensors(part: Part, seed: int) -> Tensors:
     """The decoder's tensors by their names in it. Raises CheckpointError."""
-    import numpy
-
     kind = DECODERS[part.kind]
     tensors = read_tensors(part)
     tied = getattr(part.config, "tie_word_embeddings", True)
@@ -91,8 +87,6 @@ def _of_bert(part: Part, layer: str, seed: int) -> Tensors:
 
 
 def _bert_output(part: Part, seed: int) -> Tensors:
-    import numpy
-
     width, transform = part.config.hidden_size, "cls.predictions.transform."
     return {
         **_linear(f"{transform}dense", (width, width), width, part.std, seed),
@@ -102,8 +96,6 @@ def _bert_output(part: Part, seed: int) -> Tensors:
 
 
 def _roberta_output(part: Part, seed: int) -> Tensors:
-    import numpy
-
     width = part.config.hidden_size
     return {
         **_linear("lm_head.dense", (width, width), width, part.std, seed),
@@ -113,8 +105,6 @@ def _roberta_output(part: Part, seed: int) -> Tensors:
 
 
 def _linear(name: str, shape: tuple[int, int], outputs: int, std: float, seed: int) -> Tensors:
-    import numpy
-
     return {
         f"{name}.weight": normal(name, shape, std, seed),
         f"{name}.bias": numpy.zeros(outputs, numpy.float32),
@@ -122,8 +112,6 @@ def _linear(name: str, shape: tuple[int, int], outputs: int, std: float, seed: i
 
 
 def _norm(name: str, width: int) -> Tensors:
-    import numpy
-
     ones, zeros = numpy.ones(width, numpy.float32), numpy.zeros(width, numpy.float32)
     return {f"{name}.weight": ones, f"{name}.bias": zeros}
 

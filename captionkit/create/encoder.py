@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from captionkit.create.part import Part, check_layers, normal, read_tensors
+import numpy
 
-if TYPE_CHECKING:
-    from captionkit.create.part import Tensors
+from captionkit.create.part import Part, Tensors, check_layers, normal, read_tensors
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,6 @@ def encoder_tensors(part: Part, seed: int) -> Tensors:
 
 def _pooler(part: Part, seed: int) -> Tensors:
     """Image classifiers have none."""
-    import numpy
-
     width = part.config.hidden_size
     pooled = getattr(part.config, "pooler_output_size", None) or width
     return {
@@ -49,8 +46,6 @@ def _pooler(part: Part, seed: int) -> Tensors:
 
 def _pooler_norm(part: Part, seed: int) -> Tensors:
     """Files of masked-image training have none."""
-    import numpy
-
     if not part.config.use_mean_pooling:
         return {}
     width = part.config.hidden_size

@@ -7,17 +7,16 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy
 
 from captionkit.errors import CheckpointError, first_line
 from captionkit.models import model_type
 from captionkit.tensor_names import canonical
 from captionkit.tensors import TensorFiles
 
-if TYPE_CHECKING:
-    import numpy
-
-    Tensors = dict[str, numpy.ndarray]
+Tensors = dict[str, numpy.ndarray]
 
 # Whole models, each with the part that captions images.
 _VISION_PART = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
@@ -78,8 +77,6 @@ def read_tensors(part: Part, prefix: str = "") -> Tensors:
     prefix: how the names of its tensors begin in a model with another head; where some do, the
     others belong to that head.
     """
-    import numpy
-
     files, tensors = TensorFiles(part.folder), {}
     inside = prefix and any(name.startswith(prefix) for name in files)
     for name in files:
@@ -116,8 +113,6 @@ def check_layers(part: Part, tensors: Mapping[str, Any], depths: Mapping[str, in
 
 def normal(name: str, shape: tuple[int, ...], std: float, seed: int) -> numpy.ndarray:
     """Random weights, the same for a name and a seed anywhere."""
-    import numpy
-
     stream = numpy.random.default_rng([seed, *name.encode()])
     return stream.standard_normal(shape, numpy.float32) * numpy.float32(std)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from captionkit.data.shards import SPLIT_WORDS
 from captionkit.errors import ConfigError, DataError
 from captionkit.recipe import DataConfig
 from captionkit.settings import unknown_setting
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = Callable[[DataConfig, str], CaptionDataset | StreamedDataset | None]
 
 IN_MEMORY = "in-memory"
-_VALIDATION = ("validation", "valid", "val", "dev")
+_VALIDATION = SPLIT_WORDS["validation"]
 
 
 def load_dataset(

@@ -32,8 +32,8 @@ class CaptionDataset:
 
     Built by one of the `from_...` constructors. Every image has at least one caption (or, in a test
     split, none has), no caption is empty, and ids are unique; anything else is a DataError when it
-    is built. Rows come from a
-    memory-mapped Arrow file where there is one, so a dataset costs little to pickle or to fork.
+    is built. Rows come from a memory-mapped Arrow file where there is one, so a dataset costs
+    little to pickle or to fork.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captionkit.data.dataset import CaptionDataset
+from captionkit.data.shards import SPLIT_WORDS
 from captionkit.errors import CaptionkitError, ConfigError, DataError, HubError
 from captionkit.settings import nearest
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 # of Python, and of the Hub's clients: requests, httpx, httpx2
 _NETWORK_ERRORS = {"ConnectionError", "ConnectError", "TimeoutError", "Timeout", "TimeoutException"}
-_ALSO_CALLED = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+_ALSO_CALLED = {"validation": SPLIT_WORDS["validation"], "test": ("test",)}
 
 
 def load(config: DataConfig, split: str) -> CaptionDataset | StreamedDataset | None:

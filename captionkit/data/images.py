@@ -52,13 +52,18 @@ def open_image(source: ImageSource, allow_urls: bool = False) -> Image.Image:
             return _rgb(_upright(source))
         if isinstance(source, np.ndarray):
             return _rgb(_from_array(source))
-        with Image.open(_file(source, allow_urls), formats=formats()) as image, _in_turn(image):
+        with Image.open(_file(source, allow_urls), formats=formats()) as image, in_turn(image):
             image.load()
             return _rgb(_upright(image))
     except ImageError as error:
         raise ImageError(f"Cannot read {describe(source)}: {error}") from None
     except Exception as error:  # decoders raise anything: SyntaxError, struct.error, ...
         raise ImageError(f"Cannot read {describe(source)}: {_reason(error)}") from None
+
+
+def in_turn(image: Image.Image) -> contextlib.AbstractContextManager[Any]:
+    """Within the block no other thread decodes a large picture, where this one is large."""
+    return _one_large if image.width * image.height > _ALONE else contextlib.nullcontext()
 
 
 @functools.cache
@@ -103,7 +108,7 @@ def _file(source: object, allow_urls: bool) -> Path | io.BytesIO:
         return _content(source)
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(
-            f"expected a path, a URL, bytes, a PIL image or a numpy array, "
+            "expected a path, a URL, bytes, a PIL image or a numpy array, "
             f"found {type(source).__name__}"
         )
     path = Path(source)
@@ -114,21 +119,17 @@ def _file(source: object, allow_urls: bool) -> Path | io.BytesIO:
     if not path.is_file():
         raise ImageError("it is not a regular file")
     with path.open("rb") as file:
-        _check_start(file.read(16))
+        _refuse_empty(file.read(1))
     return path
 
 
-def _in_turn(image: Image.Image) -> contextlib.AbstractContextManager[Any]:
-    return _one_large if image.width * image.height > _ALONE else contextlib.nullcontext()
-
-
 def _content(content: bytes | bytearray) -> io.BytesIO:
-    _check_start(bytes(content[:16]))
+    _refuse_empty(content)
     return io.BytesIO(content)
 
 
-def _check_start(start: bytes) -> None:
-    if not start:
+def _refuse_empty(content: bytes | bytearray) -> None:
+    if not content:
         raise ImageError("it is empty (0 bytes)")
 
 

@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Visit = tuple[int, int]  # (image index, caption index)
 
-_MOST_WORKERS = 16
+MOST_WORKERS = 16
 _MOST_TOKENS = 2**16  # of a caption, where neither model nor settings say
 
 
@@ -189,21 +189,6 @@ def image_reader(
     return functools.partial(cache.read, read)
 
 
-def read_images(
-    preprocess: Preprocessor, sources: Sequence[ImageSource], workers: int | None = None
-) -> np.ndarray:
-    """Images of any kind as uint8 `(images, height, width, 3)`, read by threads; URLs are fetched.
-
-    Raises the ImageError of the first that cannot be read.
-    """
-    pixels = np.empty((len(sources), preprocess.height, preprocess.width, 3), np.uint8)
-    read = functools.partial(preprocess.read, allow_urls=True)
-    with ThreadPoolExecutor(workers or min(default_workers(), max(1, len(sources)))) as pool:
-        for row, image in enumerate(pool.map(read, sources)):
-            pixels[row] = image
-    return pixels
-
-
 def read_batches(
     read: Callable[[Item], Result], batches: Iterable[Sequence[Item]], workers: int | None = None
 ) -> Generator[list[Result], None, None]:
@@ -268,8 +253,12 @@ def ahead(items: Generator[Item, None, None], count: int = 2) -> Generator[Item,
 
 def default_workers() -> int:
     """The cores that this process may use, shared with those that torchrun started beside it."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     beside = os.environ.get("LOCAL_WORLD_SIZE", "")
     processes = int(beside) if beside.isdecimal() else 1
-    return max(1, min(_MOST_WORKERS, cores // max(1, processes)))
+    return max(1, min(MOST_WORKERS, usable_cores() // max(1, processes)))
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, which need not be all of the machine's."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -19,7 +19,7 @@ from PIL import Image
 
 from captionkit.data.images import open_image, orientation_of
 from captionkit.data.processor_file import read_processor
-from captionkit.errors import ImageError
+from captionkit.errors import CheckpointError, ImageError
 
 if TYPE_CHECKING:
     from captionkit.types import ImageSource
@@ -94,6 +94,20 @@ class Preprocessor:
         known here.
         """
         return cls(**read_processor(Path(folder)))
+
+    def require_size(
+        self, expected: tuple[int, int] | None, folder: Path, taker: str = "the model"
+    ) -> None:
+        """Raise CheckpointError unless images are of the (height, width) that a model takes.
+
+        None: it takes any. folder: where both came from.
+        """
+        if expected not in (None, (self.height, self.width)):
+            raise CheckpointError(
+                f"{folder}: the image processor makes images of {self.height} x {self.width} "
+                f"pixels, and {taker} takes {expected[0]} x {expected[1]}. Correct "
+                "preprocessor_config.json."
+            )
 
     @classmethod
     def square(

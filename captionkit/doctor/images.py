@@ -9,7 +9,6 @@ import io
 import os
 import re
 import stat
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from captionkit.data.images import formats, open_image
+from captionkit.data.images import formats, in_turn, open_image
+from captionkit.data.loader import MOST_WORKERS, usable_cores
 from captionkit.doctor.jpeg import missing_scans
 from captionkit.doctor.listing import Entry
 from captionkit.doctor.signatures import guess
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from captionkit.types import ImageSource
 
 _NARROW = 10  # the longer side is so many times the shorter
-_ALONE = 2**25  # pixels; of larger pictures only one is decoded at a time, to bound the memory
 _ORIENTATION = 0x0112
 _CAMERA = {"MPO": "JPEG"}  # a photo with its smaller copies, or the other eye's, behind it
 _COMMON_MODES = {"RGB", "L", "RGBA", "LA", "P", "PA", "YCbCr"}
-_one_large = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -66,7 +64,7 @@ def check_images(
     entries: Sequence[Entry], limits: Limits, threads: int | None = None
 ) -> Iterator[ImageFacts]:
     """The facts of each image, in order; decoded by threads, a few hundred ahead at most."""
-    threads = threads or min(16, os.cpu_count() or 1)
+    threads = threads or min(MOST_WORKERS, usable_cores())
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(entries), 256):
             some = entries[start : start + 256]
@@ -142,8 +140,7 @@ def _look_at(source: Any, path: str, facts: ImageFacts, limits: Limits) -> None:
             return
         facts.size, facts.format, facts.mode = image.size, image.format or "", image.mode
         _check_header(image, path, facts, limits)
-        large = image.width * image.height > _ALONE
-        with _one_large if large else contextlib.nullcontext():
+        with in_turn(image):
             try:
                 picture = open_image(image)  # decodes it, the only time
             except ImageError as error:

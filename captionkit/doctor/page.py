@@ -160,6 +160,4 @@ def _lengths(diagnosis: Diagnosis) -> Histogram | None:
     if tokens is None or not tokens.lengths:
         return None
     values = [float(n) for n, count in sorted(tokens.lengths.items()) for _ in range(count)]
-    return histogram(
-        "tokens", values, title="Tokens per caption", unit="captions", whole=True
-    )  # fmt: skip
+    return histogram("tokens", values, title="Tokens per caption", unit="captions", whole=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from captionkit.data import find_source
 from captionkit.data.paths import data_folder, exists
+from captionkit.data.shards import SPLIT_WORDS
 from captionkit.doctor.coco import list_coco
 from captionkit.doctor.folder import list_folder
 from captionkit.doctor.kinds import KINDS
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from captionkit.types import ImageSource
 
 _TABLES = ("csv", "jsonl")
-_VALIDATION = ("valid", "val", "dev")
 _STRICT = (
     "This source can only be read as training reads it: captions and rows that it refuses are "
     "told as its own error, one at a time."
@@ -38,7 +38,7 @@ def list_dataset(dataset: Any, settings: dict[str, Any]) -> Listing:
     what is wrong in them; afterwards the source itself is asked whether it takes them.
     """
     split = settings.get("split")
-    split = "validation" if split in _VALIDATION else split
+    split = "validation" if split in SPLIT_WORDS["validation"] else split
     splits = (split,) if split else SPLITS
     in_memory = None if isinstance(dataset, str) else dataset
     config = DataConfig(**_with_path(dataset, settings) if in_memory is None else settings)

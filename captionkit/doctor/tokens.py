@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from captionkit.data.captions import build_word_tokenizer, frame
+from captionkit.errors import CheckpointError
+from captionkit.models import has_weights, load_tokenizer, read_config, resolve_model
 
 if TYPE_CHECKING:
     from captionkit.doctor.findings import Item
@@ -69,9 +72,6 @@ def count_tokens(
     model: as `finetune` takes it. One that comes without a tokenizer gets that of its training,
     made of the words in the training captions. Raises CheckpointError or HubError.
     """
-    from captionkit.data.captions import frame
-    from captionkit.models import resolve_model
-
     folder = resolve_model(model, trust_remote_code)
     tokenizer = _tokenizer(folder, entries, trust_remote_code)
     limit = text_limit(folder)
@@ -108,11 +108,11 @@ def count_tokens(
 def text_limit(model: Path) -> int | None:
     """The longest caption in tokens that a model allows, by its config.json alone.
 
-    Of a pair of encoder and decoder the decoder's positions count.
+    Of a pair of encoder and decoder the decoder's positions count. Raises CheckpointError for a
+    config that cannot be read.
     """
-    file = model / "config.json" if model.is_dir() else model
-    part = json.loads(file.read_text(encoding="utf-8"))
-    while inner := part.get("decoder") or part.get("text_config"):
+    part = read_config(model)
+    while isinstance(inner := part.get("decoder") or part.get("text_config"), dict):
         part = inner
     limit = next((part[name] for name in _POSITIONS if isinstance(part.get(name), int)), None)
     if limit is None:
@@ -133,10 +133,6 @@ def _default_positions(model_type: Any) -> int | None:
 
 
 def _tokenizer(folder: Path, entries: Sequence[Entry], trust_remote_code: bool) -> Any:
-    from captionkit.data.captions import build_word_tokenizer
-    from captionkit.errors import CheckpointError
-    from captionkit.models import has_weights, load_tokenizer
-
     if folder.is_dir():
         try:
             return load_tokenizer(folder, trust_remote_code)
@@ -150,7 +146,7 @@ def _tokenizer(folder: Path, entries: Sequence[Entry], trust_remote_code: bool) 
 
 
 def _item(i: int, text: str, said: str, names: Sequence[str]) -> Item:
-    from captionkit.doctor.captions import shortened
+    from captionkit.doctor.captions import shortened  # these two import this module
     from captionkit.doctor.findings import Item
 
     return Item((names[i],), said + shortened(text), (i,))

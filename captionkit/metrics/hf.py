@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from captionkit.errors import ConfigError, HubError, MetricError
+import numpy as np
+
+from captionkit.errors import ConfigError, HubError, MetricError, first_line
 from captionkit.metrics.pairs import require_references
-from captionkit.metrics.rouge import mean
+from captionkit.metrics.statistics import mean
 from captionkit.registry import get_metric, names
 from captionkit.settings import nearest
 from captionkit.types import Scores
@@ -123,7 +125,7 @@ class EvaluateModule:
         except Exception as error:
             raise MetricError(
                 f"The evaluate module {self._name!r} failed on {len(references)} pairs: "
-                f"{type(error).__name__}: {_first_line(error)}"
+                f"{type(error).__name__}: {first_line(error)}"
             ) from error
         scores = _numbers(result, len(references), self._name)
         self.keys = tuple(scores.corpus)
@@ -147,11 +149,11 @@ def _load_module(name: str, config_name: str | None) -> Any:
     except (ConnectionError, OSError) as error:
         raise HubError(
             f"The metric {name!r} is not registered, and the hub could not be asked for a module "
-            f"of that name: {_first_line(error)}. {where}"
+            f"of that name: {first_line(error)}. {where}"
         ) from None
     except ImportError as error:
         raise MetricError(
-            f"The evaluate module {name!r} needs more packages: {_first_line(error)}"
+            f"The evaluate module {name!r} needs more packages: {first_line(error)}"
         ) from None
 
 
@@ -187,10 +189,4 @@ def _numbers(result: Any, count: int, name: str) -> Scores:
 
 
 def _is_number(value: Any) -> bool:
-    import numpy as np
-
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from captionkit.metrics.ptb import ptb_tokenize
-from captionkit.metrics.rouge import mean
+from captionkit.metrics.statistics import mean
 from captionkit.types import Scores
 
 

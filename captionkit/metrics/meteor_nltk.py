@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from captionkit.errors import NotInstalledError
 from captionkit.metrics.pairs import require_references
 from captionkit.metrics.ptb import ptb_tokenize
-from captionkit.metrics.rouge import mean
+from captionkit.metrics.statistics import mean
 from captionkit.types import Scores
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from captionkit.metrics.pairs import require_references
+from captionkit.metrics.statistics import mean
 from captionkit.types import Scores
 
 
@@ -43,8 +44,3 @@ class Rouge:
         """Each key as the mean over all pairs, and for each pair."""
         per_image = {key: values.tolist() for key, values in self._per_image.items()}
         return Scores({key: mean(values) for key, values in per_image.items()}, per_image)
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean; 0 where there is nothing."""
-    return sum(values) / len(values) if values else 0.0

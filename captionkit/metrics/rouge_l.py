@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from captionkit.metrics.pairs import require_references
 from captionkit.metrics.ptb import ptb_tokenize
-from captionkit.metrics.rouge import mean
+from captionkit.metrics.statistics import mean
 from captionkit.types import Scores
 
 _BETA = 1.2

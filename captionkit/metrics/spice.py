@@ -14,7 +14,7 @@ from captionkit.errors import MetricError
 from captionkit.metrics import java
 from captionkit.metrics.pairs import require_references
 from captionkit.metrics.ptb import ptb_tokenize
-from captionkit.metrics.rouge import mean
+from captionkit.metrics.statistics import mean
 from captionkit.types import Scores
 
 _VARIABLE = "CAPTIONKIT_SPICE_JAR"

@@ -1,8 +1,8 @@
-"""Corpus values that are no mean over images, in a form that can be resampled."""
+"""From images to the corpus: the mean, and what is no mean in a form that can be resampled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,3 +18,8 @@ class CorpusStatistics:
 
     per_image: np.ndarray
     values: Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; 0 where there is nothing."""
+    return sum(values) / len(values) if values else 0.0

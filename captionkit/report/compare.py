@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captionkit.errors import ConfigError
-from captionkit.report.curves import compared_curves, not_finite
+from captionkit.report.curves import compared_curves
 from captionkit.report.facts import (
     lede,
     recipe_differences,
@@ -74,7 +74,7 @@ def compare_runs(
         "warnings": [
             f"{name}: {text}"
             for name, run in zip(names, (a, b), strict=True)
-            for text in _warnings(run)
+            for text in warnings_of(run, language_of(run.predictions))
         ],
         "problems": [*note, *a.problems, *b.problems],
         "metrics": _metric_rows(a, b),
@@ -94,12 +94,6 @@ def _names(a: Run, b: Run) -> tuple[str, str]:
     if a.name != b.name:
         return a.name, b.name
     return f"{a.name} (A)", f"{b.name} (B)"
-
-
-def _warnings(run: Run) -> list[str]:
-    language = language_of(run.predictions)
-    own = [language.warning] if language and language.warning else []
-    return [*warnings_of(run), *not_finite(run.history), *own]
 
 
 def _pairs(a: Run, b: Run) -> tuple[list[tuple[Prediction, Prediction]], list[str]]:

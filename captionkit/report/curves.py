@@ -212,13 +212,13 @@ def _line(name: str, style: str, points: list[Point], key: str, x: Axis, y: Axis
         for step, value in thin
     ]
     seen = [p for p in places if not math.isnan(p[1])]
-    alone = len(seen) <= 24 or len(seen) == 1
+    few = len(seen) <= 24
     hover = [
         [px, py, f"{step:,.0f}", number(key, value)]
         for (px, py), (step, value) in zip(places, thin, strict=True)
         if not math.isnan(py)
     ]
-    return Line(name, style, _path(places), tuple(seen) if alone else (), hover)
+    return Line(name, style, _path(places), tuple(seen) if few else (), hover)
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:

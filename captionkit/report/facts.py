@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from captionkit.recipe import Recipe
+from captionkit.report.curves import not_finite
+from captionkit.report.language import Language
 from captionkit.report.run import Run
 
 Rows: TypeAlias = list[tuple[str, str]]
 
 _PARTS = {"": "Run", "data": "Data", "training": "Training", "decoding": "Decoding"}
+# how a run's own warning says that its captions do not depend on their images
+_COLLAPSE = ("captions are the same", "same caption", "no better than they fit other", "collaps")
 
 
 def run_rows(run: Run) -> Rows:
@@ -92,11 +96,16 @@ def lede(run: Run) -> list[str]:
     return [phrase for phrase in phrases if phrase]
 
 
-def warnings_of(run: Run) -> list[str]:
-    """The warnings in run.json."""
+def warnings_of(run: Run, language: Language | None) -> list[str]:
+    """The warnings in run.json, and those of its history and its captions; a collapse once."""
     warnings = run.facts.get("warnings")
     warnings = [warnings] if isinstance(warnings, str) else warnings
-    return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
+    given = [str(warning) for warning in warnings] if isinstance(warnings, list) else []
+    own = not_finite(run.history)
+    told = any(words in warning.lower() for warning in given for words in _COLLAPSE)
+    if language and language.warning and not told:
+        own.append(language.warning)
+    return given + own
 
 
 def setting(value: Any) -> str:

@@ -56,11 +56,13 @@ def histogram(
     unit: str = "images",
     whole: bool = False,
 ) -> Histogram | None:
-    """Bin one set of finite values, or two in equal bins as shares. None where there are none."""
-    both = [*values, *second]
-    if not values or not both:
+    """Bin one set of finite values, or two in equal bins as shares.
+
+    None where the first is empty.
+    """
+    if not values:
         return None
-    edges, is_open = _edges(key, both, whole)
+    edges, is_open = _edges(key, [*values, *second], whole)
     counts, others = _count(values, edges), _count(second, edges)
     shares = [100 * c / len(values) for c in counts] if second else [float(c) for c in counts]
     other_shares = [100 * c / len(second) for c in others] if second else []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captionkit.report.curves import evaluation_table, not_finite, run_curves, sparkline
+from captionkit.report.curves import evaluation_table, run_curves, sparkline
 from captionkit.report.facts import (
     changed_rows,
     lede,
@@ -61,7 +61,7 @@ def write_report(
         "title": title or run.title,
         "kind": "Evaluation" if run.facts.get("command") == "evaluate" else "Fine-tuning",
         "lede": [run.title, *lede(run)] if title not in (None, run.title) else lede(run),
-        "warnings": _warnings(run, language),
+        "warnings": warnings_of(run, language),
         "problems": run.problems,
         "headline": _headline(run),
         "strip": _before_and_after(run.predictions, pictures, earlier),
@@ -77,15 +77,6 @@ def write_report(
         "recipe": recipe_groups(run.recipe),
     }
     return render_page("report.html.j2", page, context)
-
-
-def _warnings(run: Run, language: Language | None) -> list[str]:
-    given = warnings_of(run)
-    known = " ".join(given).lower()
-    own = not_finite(run.history)
-    if language and language.warning and "same caption" not in known and "collaps" not in known:
-        own.append(language.warning)
-    return given + own
 
 
 def _headline(run: Run) -> list[dict[str, str]]:

@@ -101,6 +101,15 @@ def test_lists_have_paths_relative_to_themselves_or_to_here(photos, tmp_path, mo
     assert [item.name for item in items][2:4] == ["inner/deep/e.png", "example.org/x/y.jpg"]
 
 
+def test_an_address_has_one_name_wherever_it_is_said(tmp_path):
+    address = "https://example.org/x/y.jpg#v1.5/b"
+    (tmp_path / "list.txt").write_text(address)
+    (listed,) = find_images([str(tmp_path / "list.txt")])
+    (given,) = find_images([address])
+    assert given == listed
+    assert given.name == "example.org/x/y.jpg"
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_tables_have_a_column_with_paths(photos, kind):
     rows = [{"id": i, "file_name": name} for i, name in enumerate((*NAMES, NAMES[0]))]

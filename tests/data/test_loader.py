@@ -19,11 +19,9 @@ from captionkit.data.loader import (
     default_workers,
     image_reader,
     read_batches,
-    read_images,
 )
 from captionkit.data.order import visits
 from captionkit.data.preprocess import Preprocessor
-from captionkit.errors import ImageError
 from captionkit.recipe import DataConfig, Recipe
 
 RNG = np.random.default_rng(0)
@@ -132,19 +130,6 @@ def test_a_bad_image_is_a_reason_not_an_error(tmp_path):
     assert (bad.pixels, bad.ids, image_id) == (None, [1], str(tmp_path / "bad.jpg"))
     assert reason.startswith(f"Image {image_id!r}: Cannot read {image_id}: it is ")
     assert good.skipped is None
-
-
-def test_many_images_in_one_array(tmp_path):
-    pictures = [picture() for _ in range(5)]
-    pictures[3].save(tmp_path / "3.png")
-    preprocess = Preprocessor.square(16)
-    sources = [*pictures[:3], tmp_path / "3.png", np.array(pictures[4])]
-    for workers in (None, 1, 3):
-        found = read_images(preprocess, sources, workers)
-        np.testing.assert_array_equal(found, [preprocess(image) for image in pictures])
-    assert read_images(preprocess, []).shape == (0, 16, 16, 3)
-    with pytest.raises(ImageError, match="no such file"):
-        read_images(preprocess, [pictures[0], tmp_path / "4.png"])
 
 
 def test_the_cache_takes_the_place_of_reading(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from captionkit.data.captions import build_word_tokenizer
 from captionkit.doctor.listing import Entry
 from captionkit.doctor.tokens import TokenCounts, count_tokens, text_limit
+from captionkit.errors import CheckpointError
 from captionkit.models import shipped_models
 
 TEXTS = ["a red dog", "a dog", "two red dogs on a mat", "a", "zebra dog", "a red dog.", "..."]
@@ -89,6 +90,13 @@ def test_limits_by_config_alone(tmp_path, kind):
         assert text_limit(tmp_path) == wanted
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing-known"}))
     assert text_limit(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
+def test_a_damaged_config_is_an_error_of_ours(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        text_limit(tmp_path)
 
 
 def test_every_shipped_model_has_a_limit():

@@ -13,8 +13,9 @@ import re
 import pytest
 from PIL import Image
 
+from captionkit.collapse import collapse_warning
 from captionkit.errors import DataError, ImageError, OutputError
-from captionkit.report import write_report
+from captionkit.report import compare_runs, write_report
 
 HOSTILE = [
     "<script>document.title='pwned'</script>",
@@ -258,11 +259,19 @@ def test_collapse_is_a_banner_once(write_run, page):
     ]
     own = page(write_report(write_run("own", predictions=rows)))
     assert "12 of 12 images get the same caption" in own.text
-    told = "Nearly every image gets the same caption: 'a photo'."
-    folder = write_run("told", predictions=rows, run={"warnings": [told]})
-    banners = [n.text for n in page(write_report(folder)).all("div", class_="warning")]
-    assert len(banners) == 1
-    assert told in banners[0]
+    texts, references = [r["prediction"] for r in rows], [r["references"] for r in rows]
+    for told in (
+        "Nearly every image gets the same caption: 'a photo'.",
+        collapse_warning(texts, references),
+        collapse_warning(
+            [f"a photo {i % 2}" for i in range(40)], [[f"scene {i}"] for i in range(40)]
+        ),
+    ):
+        folder = write_run("told", predictions=rows, run={"warnings": [told]})
+        for written in (write_report(folder), compare_runs([folder, folder])):
+            banners = [n.text for n in page(written).all("div", class_="warning")]
+            assert len(banners) == (1 if written.name == "report.html" else 2)
+            assert all(told in banner for banner in banners)
 
 
 def test_of_too_many_images_both_ends_are_shown_and_it_says_so(write_run, page):

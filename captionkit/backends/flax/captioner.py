@@ -21,13 +21,18 @@ from captionkit.backends.flax.models.family import Family, Weights
 from captionkit.backends.flax.processes import connect
 from captionkit.backends.flax.step import normalised
 from captionkit.batch_limit import BatchLimit
-from captionkit.caption_arguments import check_arguments, check_seeds, draw_seed
+from captionkit.caption_arguments import (
+    caption_lists,
+    check_arguments,
+    check_seeds,
+    draw_seed,
+)
 from captionkit.data.captions import decoder_pairs, encode_captions
 from captionkit.data.images import open_image
 from captionkit.data.preprocess import Preprocessor
 from captionkit.decode import decode_captions
 from captionkit.decoding_defaults import decoding_defaults
-from captionkit.errors import CheckpointError, ConfigError
+from captionkit.errors import ConfigError
 from captionkit.inputs import as_list
 from captionkit.models import load_tokenizer, model_type
 from captionkit.prompt import encode_prompt
@@ -57,7 +62,11 @@ def load_captioner(
     dtype: str | None = None,
     trust_remote_code: bool = False,
 ) -> FlaxCaptioner:
-    """Load a checkpoint folder: weights as `dtype` (fp32, bf16, fp16; default fp32)."""
+    """Load a checkpoint folder: weights as `dtype` (fp32, bf16, fp16; default fp32).
+
+    device: as JAX calls it (cpu, gpu:1, tpu, ...), or cuda; default: its own choice. Raises
+    ConfigError for a device or dtype that there is not, and CheckpointError.
+    """
     if dtype not in (None, *DTYPES):
         raise ConfigError(
             f"dtype={dtype!r} is not possible: it must be one of {', '.join(DTYPES)}."
@@ -69,12 +78,7 @@ def load_captioner(
     family = family_of(model_type(checkpoint))
     config = family.config_of(checkpoint)
     preprocess = Preprocessor.from_checkpoint(checkpoint)
-    size, expected = (preprocess.height, preprocess.width), family.image_size(config)
-    if expected is not None and size != expected:
-        raise CheckpointError(
-            f"{checkpoint}: the image processor makes images of {size[0]} x {size[1]} pixels, and "
-            f"the model takes {expected[0]} x {expected[1]}. Correct preprocessor_config.json."
-        )
+    preprocess.require_size(family.image_size(config), checkpoint)
     params = family.load_params(checkpoint, config)
     params = jax.tree.map(lambda x: x.astype(DTYPES[dtype or "fp32"]), params)
     return FlaxCaptioner(
@@ -197,17 +201,15 @@ class FlaxCaptioner:
     def loss(self, images: Any, captions: Sequence[str | Sequence[str]]) -> tuple[float, int]:
         """Teacher-forced negative log-likelihood (nats), summed over target tokens; their number.
 
-        captions: for each image one caption or several, each of which counts.
+        captions: for each image one caption or several, each of which counts. Those longer than
+            the model allows are cut to what it does. Raises ConfigError for captions of fewer or
+            more images, and DataError for one that holds nothing the tokenizer knows.
         """
         encoded = images if isinstance(images, EncodedImages) else self.encode(as_list(images))
-        many = [[c] if isinstance(c, str) else list(c) for c in captions]
-        owners = [row for row, texts in enumerate(many) for _ in texts]
+        texts, owners = caption_lists(captions, len(encoded))
         limit = self.family.text_limit(self.config)
         ids = encode_captions(
-            self.tokenizer,
-            [text for texts in many for text in texts],
-            max_tokens=limit,
-            own_start=self.family.own_start,
+            self.tokenizer, texts, max_tokens=limit, own_start=self.family.own_start
         )
         start, _, pad = self.family.token_ids(self.config)
         pairs = [decoder_pairs(caption, start) for caption in ids]

@@ -38,6 +38,7 @@ def open_model(folder: Path, seed: int, trust_remote_code: bool = False) -> Mode
     preprocess = Preprocessor.from_checkpoint(folder)
     family = family_of(model_type(folder))
     config = family.config_of(folder)
+    preprocess.require_size(family.image_size(config), folder)
     if has_weights(folder):
         params = family.load_params(folder, config)
     else:

@@ -7,7 +7,7 @@ the names of tensors in model.safetensors; of a stack some layers may be frozen 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import optax
 
 from captionkit.backends.flax.adafactor import adafactor
 from captionkit.backends.flax.adam import adam
+from captionkit.backends.flax.models import convert
 from captionkit.backends.flax.models.pieces import in_pieces
 from captionkit.freezing import frozen_tensors
 from captionkit.recipe import TrainingConfig
@@ -141,22 +142,11 @@ def put_back_in_pieces(
     return {**params, **moved}
 
 
-def flatten(params: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
     """Nested parameters by path."""
-    flat: dict[str, Any] = {}
-    for name, value in params.items():
-        path = f"{above}{name}"
-        flat |= flatten(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
-    return flat
+    return convert.flatten(params, "/")
 
 
-def unflatten(flat: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The reverse of `flatten`."""
-    nested: dict[str, Any] = {}
-    for path, value in dict(flat).items():
-        *above, name = path.split("/")
-        place = nested
-        for part in above:
-            place = place.setdefault(part, {})
-        place[name] = value
-    return nested
+    return convert.nest(flat, "/")

@@ -37,7 +37,7 @@ class TorchBackend:
         return 'pip install "captionkit[torch]"'
 
     def check(self, recipe: Recipe, options: Any) -> None:
-        """Raise ConfigError for a device or precision that this machine does not have."""
+        """Raise ConfigError for a device, a precision or a batch that does not fit this machine."""
         from captionkit.backends.torch.device import choose_device, choose_precision
 
         device = choose_device(options.device)
@@ -47,6 +47,10 @@ class TorchBackend:
                 f"CUDA_VISIBLE_DEVICES={device.index} in the environment."
             )
         choose_precision(recipe.training.precision, device)
+        if launched()[1] > 1:  # of one process the recipe has seen to it
+            from captionkit.backends.torch.train import batch_size_per_pass
+
+            batch_size_per_pass(recipe.training, launched()[1])
         if options.sharded and launched()[1] == 1:
             raise ConfigError(
                 "sharded=True shares the model out over several processes, and this is one. Start "

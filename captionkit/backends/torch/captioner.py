@@ -23,7 +23,7 @@ from captionkit.backends.torch.processes import connect
 from captionkit.backends.torch.quiet import quiet_transformers
 from captionkit.backends.torch.weights import load_model
 from captionkit.batch_limit import BatchLimit
-from captionkit.caption_arguments import check_arguments, check_seeds
+from captionkit.caption_arguments import caption_lists, check_arguments, check_seeds
 from captionkit.data.captions import encode_captions, frame
 from captionkit.data.images import open_image
 from captionkit.data.preprocess import Preprocessor
@@ -65,7 +65,11 @@ def load_captioner(
     dtype: str | None = None,
     trust_remote_code: bool = False,
 ) -> TorchCaptioner:
-    """Load a checkpoint folder: weights as `dtype` (fp32, bf16, fp16; default fp32)."""
+    """Load a checkpoint folder: weights as `dtype` (fp32, bf16, fp16; default fp32).
+
+    device: as torch calls it (cpu, cuda:1, mps, ...); default: the best there is. Raises
+    ConfigError for a device or dtype that there is not, and CheckpointError.
+    """
     if dtype not in (None, *DTYPES):
         raise ConfigError(
             f"dtype={dtype!r} is not possible: it must be one of {', '.join(DTYPES)}."
@@ -76,11 +80,11 @@ def load_captioner(
         raise ConfigError("dtype='fp16' needs a GPU. Use 'fp32' or 'bf16' on a CPU.")
     with quiet_transformers():
         model = load_model(checkpoint, trust_remote_code).to(chosen, DTYPES[dtype or "fp32"])
+    preprocess = Preprocessor.from_checkpoint(checkpoint)
+    preprocess.require_size(family_of(model.config.model_type).image_size(model.config), checkpoint)
     pack_linears(model)
-    return TorchCaptioner(
-        model, load_tokenizer(checkpoint, trust_remote_code),
-        Preprocessor.from_checkpoint(checkpoint), checkpoint=checkpoint,
-    )  # fmt: skip
+    tokenizer = load_tokenizer(checkpoint, trust_remote_code)
+    return TorchCaptioner(model, tokenizer, preprocess, checkpoint=checkpoint)
 
 
 class TorchCaptioner:
@@ -171,19 +175,15 @@ class TorchCaptioner:
         """Teacher-forced negative log-likelihood (nats), summed over target tokens; their number.
 
         captions: for each image one caption or several, each of which counts. Those longer than
-            the model allows are cut to what it does.
+            the model allows are cut to what it does. Raises ConfigError for captions of fewer or
+            more images, and DataError for one that holds nothing the tokenizer knows.
         """
         encoded = images if isinstance(images, EncodedImages) else self.encode(as_list(images))
-        many = [[c] if isinstance(c, str) else list(c) for c in captions]
-        if len(many) != len(encoded):
-            raise ConfigError(f"There are {len(encoded)} images and captions for {len(many)}.")
-        rows = torch.tensor([row for row, texts in enumerate(many) for _ in texts])
+        texts, owners = caption_lists(captions, len(encoded))
+        rows = torch.tensor(owners)
         limit = self.family.text_limit(self.model.config)
         ids = encode_captions(
-            self.tokenizer,
-            [text for texts in many for text in texts],
-            max_tokens=limit,
-            own_start=self.family.OWN_START,
+            self.tokenizer, texts, max_tokens=limit, own_start=self.family.OWN_START
         )
 
         def part(first: int, last: int, _: int) -> tuple[float, int]:

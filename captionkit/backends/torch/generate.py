@@ -207,7 +207,7 @@ class TokenLogProbs(LogitsProcessor):
     """Records the model's own log-probability of every token that greedy search or sampling took.
 
     It runs before the processors that sampling adds, so the scores are those of the model, and it
-    keeps two numbers a token rather than a row of the vocabulary.
+    keeps one number a token rather than a row of the vocabulary.
     """
 
     def __init__(self) -> None:

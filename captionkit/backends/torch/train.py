@@ -53,6 +53,8 @@ def _train(job: TrainingJob) -> Path:
         model = load_model(job.model, recipe.trust_remote_code)
     else:
         model = new_model(job.model, tokenizer, recipe.training.seed, recipe.trust_remote_code)
+    family = family_of(model.config.model_type)
+    preprocess.require_size(family.image_size(model.config), job.model)
     freeze(model, recipe.training.freeze)
     if recipe.training.gradient_checkpointing:
         checkpoint_activations(model)
@@ -64,7 +66,6 @@ def _train(job: TrainingJob) -> Path:
         num_beams=recipe.decoding.num_beams,
     )
 
-    family = family_of(model.config.model_type)
     order, read = training_rows(
         job.train, recipe, tokenizer, family.text_limit(model.config), preprocess,
         args.per_device_train_batch_size, args.process_index, args.world_size, family.OWN_START,

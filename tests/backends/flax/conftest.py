@@ -11,16 +11,11 @@ pytest.importorskip("jax")
 pytest.importorskip("flax")
 
 import numpy as np
-from PIL import Image
+from pictures import sixteen_pairs
 from safetensors.numpy import save_file
 
 from captionkit.data.captions import build_word_tokenizer
 from captionkit.data.preprocess import Preprocessor
-
-COLOURS = {
-    "red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "yellow": (230, 220, 40),
-    "white": (250, 250, 250), "black": (5, 5, 5), "pink": (250, 130, 190), "grey": (128, 128, 128),
-}  # fmt: skip
 
 ENCODER = {
     "model_type": "vit", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
@@ -150,19 +145,7 @@ def make():
 @pytest.fixture(scope="session")
 def pairs():
     """Sixteen pictures, half one colour over another, with two captions each."""
-    names = list(COLOURS)
-    result = []
-    for i in range(16):
-        top, bottom = names[i % 8], names[(i * 3 + 1 + i // 8) % 8]
-        pixels = np.zeros((40, 48, 3), np.uint8)
-        pixels[:20], pixels[20:] = COLOURS[top], COLOURS[bottom]
-        result.append(
-            (
-                Image.fromarray(pixels),
-                [f"{top} above {bottom}.", f"{bottom} below {top}, a picture"],
-            )
-        )
-    return result
+    return sixteen_pairs()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import captionkit.backends.flax.captioner as module
 from captionkit.backends.flax.captioner import load_captioner, out_of_memory
 from captionkit.backends.flax.generate import generate
+from captionkit.backends.flax.model_folder import open_model
 from captionkit.errors import CheckpointError, ConfigError, ImageError
 from captionkit.types import Captioner
 
@@ -186,7 +188,7 @@ def test_an_error_of_jax_itself_is_recognised():
     assert not out_of_memory(ValueError("RESOURCE_EXHAUSTED"))
 
 
-def test_wrong_input_is_explained(captioner, tmp_path):
+def test_wrong_input_is_explained(captioner, images, tmp_path):
     with pytest.raises(ImageError, match=r"nowhere\.jpg"):
         captioner.caption(tmp_path / "nowhere.jpg")
     with pytest.raises(ImageError, match="Cannot caption 'int'"):
@@ -195,6 +197,9 @@ def test_wrong_input_is_explained(captioner, tmp_path):
         captioner.caption([], num_beam=3)
     with pytest.raises(ConfigError, match="temperature=0"):
         captioner.caption([], temperature=0.0)
+    for texts in (["red above blue."], ["red above blue."] * 3):
+        with pytest.raises(ConfigError, match=f"2 images and captions for {len(texts)}"):
+            captioner.loss(images[:2], texts)
 
 
 def test_captions_end_where_the_models_positions_end(captioner, images):
@@ -240,5 +245,6 @@ def test_an_image_processor_of_another_size_is_an_error(ved_folder, tmp_path):
     shutil.copytree(ved_folder, folder)
     file = folder / "preprocessor_config.json"
     file.write_text(file.read_text().replace("32", "48"))
-    with pytest.raises(CheckpointError, match=r"images of 48 x 48.*takes 32 x 32"):
-        load_captioner(folder)
+    for opened in (load_captioner, partial(open_model, seed=0)):
+        with pytest.raises(CheckpointError, match=r"images of 48 x 48.*takes 32 x 32"):
+            opened(folder)

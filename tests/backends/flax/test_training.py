@@ -6,12 +6,12 @@ import contextlib
 import functools
 import json
 import shutil
-import signal
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from stopping import StopAt
 
 pytest.register_assert_rewrite("training_policy")
 
@@ -109,30 +109,6 @@ def test_how_it_is_computed_does_not_change_the_result(
     other = run(ved_folder, pairs, tmp_path / "run", epochs=4, **settings)
     for a, b in zip(without_speed(result.history), without_speed(other.history), strict=True):
         assert a == pytest.approx(b, rel=1e-4)
-
-
-class StopAt:
-    """Presses Ctrl-C after a step, as a user would."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def __enter__(self):
-        from captionkit import tracking
-
-        self.original = tracking.Tracking.__call__
-
-        def call(tracker, event):
-            self.original(tracker, event)
-            if event.kind == "step" and event.step == self.step:
-                signal.raise_signal(signal.SIGINT)
-
-        tracking.Tracking.__call__ = call
-
-    def __exit__(self, *_):
-        from captionkit import tracking
-
-        tracking.Tracking.__call__ = self.original
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import numpy as np  # noqa: E402 (after the skip)
-from PIL import Image  # noqa: E402
+from pictures import sixteen_pairs  # noqa: E402 (after the skip)
 
 from captionkit.data.captions import build_word_tokenizer  # noqa: E402
 from captionkit.data.preprocess import Preprocessor  # noqa: E402
-
-COLOURS = {
-    "red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "yellow": (230, 220, 40),
-    "white": (250, 250, 250), "black": (5, 5, 5), "pink": (250, 130, 190), "grey": (128, 128, 128),
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,19 +20,7 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def pairs():
     """Sixteen pictures, half one colour over another, with two captions each."""
-    names = list(COLOURS)
-    result = []
-    for i in range(16):
-        top, bottom = names[i % 8], names[(i * 3 + 1 + i // 8) % 8]
-        pixels = np.zeros((40, 48, 3), np.uint8)
-        pixels[:20], pixels[20:] = COLOURS[top], COLOURS[bottom]
-        result.append(
-            (
-                Image.fromarray(pixels),
-                [f"{top} above {bottom}.", f"{bottom} below {top}, a picture"],
-            )
-        )
-    return result
+    return sixteen_pairs()
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +42,21 @@ def git_config():
 @pytest.fixture(scope="session")
 def tokenizer(pairs):
     return build_word_tokenizer(text for _, texts in pairs for text in texts)
+
+
+@pytest.fixture(scope="session")
+def gpt2_like_tokenizer(pairs):
+    """As GPT-2's: nothing before a caption, one token for start, end and padding."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({w for _, texts in pairs for t in texts for w in t.replace(".", "").split()})
+    vocabulary = {word: i for i, word in enumerate(["<end>", "<unk>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<end>", eos_token="<end>", unk_token="<unk>"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Bulk captioning with a torch model: see bulk_policy.py; and photos of COCO."""
+"""Bulk captioning with a torch model: see bulk_policy.py; and real photos."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 import shutil
 
 import pytest
+
+import captionkit
+from captionkit.cli import main
 
 pytest.register_assert_rewrite("bulk_policy")
 
@@ -15,9 +18,6 @@ from bulk_policy import (  # noqa: E402, F401 (the tests, and the fixture that t
     test_it_writes_what_the_captioner_says,
     test_token_probabilities_are_kept,
 )
-
-import captionkit  # noqa: E402
-from captionkit.cli import main  # noqa: E402
 
 SMALL_GIT = {
     "model_type": "git",

@@ -163,7 +163,7 @@ def test_every_form_of_an_image_is_taken(captioner, images, tmp_path):
     assert captionkit.caption(path, model=captioner.model.name_or_path) == expected
 
 
-def test_wrong_input_to_caption_is_explained(captioner, tmp_path):
+def test_wrong_input_is_explained(captioner, images, tmp_path):
     with pytest.raises(ImageError, match=r"nowhere\.jpg"):
         captioner.caption(tmp_path / "nowhere.jpg")
     with pytest.raises(ImageError, match="Cannot caption 'int'"):
@@ -172,6 +172,9 @@ def test_wrong_input_to_caption_is_explained(captioner, tmp_path):
         captioner.caption([], num_beam=3)
     with pytest.raises(ConfigError, match="temperature=0"):
         captioner.caption([], temperature=0.0)
+    for texts in (["red above blue."], ["red above blue."] * 3):
+        with pytest.raises(ConfigError, match=f"2 images and captions for {len(texts)}"):
+            captioner.loss(images[:2], texts)
 
 
 def test_the_checkpoints_own_decoding_is_the_default(git_folder, tmp_path, images):
@@ -219,3 +222,23 @@ def test_relative_positions_are_refused(git_folder, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="position_embedding_type='relative_key'"):
         captionkit.load(folder)
+
+
+def test_a_tokenizer_that_puts_no_start_before_captions(
+    git_config, gpt2_like_tokenizer, pairs, tmp_path
+):
+    """The start token is then the model's, in training as in generation: as with Flax."""
+    folder = tmp_path / "from-scratch"
+    folder.mkdir()
+    (folder / "config.json").write_text(git_config.to_json_string(use_diff=False))
+    gpt2_like_tokenizer.save_pretrained(folder)
+    result = captionkit.finetune(
+        model=str(folder), dataset=pairs, output_dir=str(tmp_path / "run"), backend="torch",
+        device="cpu", precision="fp32", max_steps=1, batch_size=4, metrics=["wer"],
+        max_new_tokens=4, test_size=0.25,
+    )  # fmt: skip
+    captioner = result.captioner
+    end = gpt2_like_tokenizer.eos_token_id
+    assert git.start_id(captioner.model) == captioner.model.generation_config.bos_token_id == end
+    # a word, the start token before it, is scored as well as the end: two targets
+    assert captioner.loss([pairs[0][0]], ["red"])[1] == 2

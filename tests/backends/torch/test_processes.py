@@ -21,6 +21,10 @@ from two_processes import (
 )
 
 import captionkit
+from captionkit.backends.torch import TorchBackend
+from captionkit.backends.torch.options import TorchOptions
+from captionkit.errors import ConfigError
+from captionkit.recipe import Recipe
 
 
 def test_two_processes_give_the_losses_of_one(git_folder, pairs, tmp_path):
@@ -94,3 +98,13 @@ def test_an_interrupted_run_goes_on_with_another_number_of_processes(
     [(status, _, errors)] = run("torch", command, 1)
     assert status == 0, errors[-4000:]
     an_interrupted_run_goes_on("torch", arguments, tmp_path / "run", whole, counts, victim)
+
+
+def test_a_batch_that_does_not_divide_is_found_before_anything_is_written(monkeypatch):
+    recipe = Recipe().replace(batch_size=8, accumulation_steps=2, precision="fp32")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    TorchBackend().check(recipe, TorchOptions(device="cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match=r"batch_size=8 does not divide by 3 processes x 2"):
+        TorchBackend().check(recipe, TorchOptions(device="cpu"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import signal
 import threading
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from stopping import StopAt
 from transformers import AutoModelForCausalLM
 
 pytest.register_assert_rewrite("training_policy")
@@ -125,30 +125,6 @@ def test_neither_workers_nor_the_cache_change_a_run(git_folder, pairs, tmp_path,
     more = run(git_folder, pairs, tmp_path / "b", workers=3, image_cache_gb=0.01, **settings)
     assert without_speed(one.history) == without_speed(more.history)
     assert threading.active_count() == before
-
-
-class StopAt:
-    """Presses Ctrl-C after a step, as a user would."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def __enter__(self):
-        from captionkit import tracking
-
-        self.original = tracking.Tracking.__call__
-
-        def call(tracker, event):
-            self.original(tracker, event)
-            if event.kind == "step" and event.step == self.step:
-                signal.raise_signal(signal.SIGINT)
-
-        tracking.Tracking.__call__ = call
-
-    def __exit__(self, *_):
-        from captionkit import tracking
-
-        tracking.Tracking.__call__ = self.original
 
 
 @pytest.mark.parametrize("stop", [3, 5, 7])

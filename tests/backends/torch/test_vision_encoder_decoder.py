@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
+    AutoModel,
     BertConfig,
     GPT2Config,
-    PreTrainedTokenizerFast,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
     ViTConfig,
@@ -36,24 +37,11 @@ SMALL = {
 }  # fmt: skip
 
 
-def gpt2_like_tokenizer(pairs):
-    """As GPT-2's: nothing before a caption, one token for start, end and padding."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = sorted({w for _, texts in pairs for t in texts for w in t.replace(".", "").split()})
-    vocabulary = {word: i for i, word in enumerate(["<end>", "<unk>", *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<end>", eos_token="<end>", unk_token="<unk>"
-    )
-
-
 @pytest.fixture(scope="module", params=["cls-sep", "gpt2-like"])
-def folder(request, tmp_path_factory, tokenizer, pairs):
+def folder(request, tmp_path_factory, tokenizer, gpt2_like_tokenizer):
     """ViT + GPT-2 of unequal widths, as `save_pretrained` writes it."""
     if request.param == "gpt2-like":
-        tokenizer, start, end, pad = gpt2_like_tokenizer(pairs), 0, 0, 0
+        tokenizer, start, end, pad = gpt2_like_tokenizer, 0, 0, 0
     else:
         start, end, pad = 2, 3, 0
     decoder = GPT2Config(
@@ -279,3 +267,40 @@ def test_a_bert_decoder_works_as_well(tokenizer, pairs, tmp_path):
     expected = model.generate(pixel_values, max_new_tokens=6)
     text = captioner.tokenizer.decode(expected[0], skip_special_tokens=True)
     assert captioner.caption(image, max_new_tokens=6)[0].text == text
+
+
+def test_an_image_processor_of_another_size_is_an_error(folder, pairs, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    file = other / "preprocessor_config.json"
+    file.write_text(file.read_text().replace("32", "48"))
+    with pytest.raises(CheckpointError, match=r"images of 48 x 48.*takes 32 x 32"):
+        captionkit.load(other, backend="torch", device="cpu")
+    with pytest.raises(CheckpointError, match=r"images of 48 x 48.*takes 32 x 32"):
+        captionkit.finetune(
+            model=str(other), dataset=pairs, output_dir=str(tmp_path / "run"), backend="torch",
+            **{**SMALL, "max_steps": 1},
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("vit", (32, 32)), ("deit", (32, 32)), ("clip_vision_model", (32, 32)),
+     ("siglip_vision_model", (32, 32)), ("dinov2", None), ("swin", None), ("beit", None)],
+)  # fmt: skip
+def test_which_encoders_take_images_of_one_size(kind, size):
+    """As transformers' own classes do: the others refuse what is not of it, or fail."""
+    shape = {**ENCODER, "num_hidden_layers": 1}
+    if kind == "swin":
+        shape = {"image_size": 32, "patch_size": 4, "window_size": 4,
+                 "embed_dim": 8, "depths": [1], "num_heads": [2]}  # fmt: skip
+    small = AutoConfig.for_model(kind, **shape)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(small, GPT2Config())
+    assert ved.image_size(config) == size
+    encoder = AutoModel.from_config(small).eval()
+    encoder(torch.zeros(1, 3, 32, 32))
+    if size is None:
+        encoder(torch.zeros(1, 3, 48, 48))
+    else:
+        with pytest.raises((ValueError, RuntimeError)):
+            encoder(torch.zeros(1, 3, 48, 48))

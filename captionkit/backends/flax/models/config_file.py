@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} should hold options by name.")
+        raise CheckpointError(f"{path} holds {type(values).__name__}, where an object is expected.")
     return values
 
 

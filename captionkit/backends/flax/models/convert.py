@@ -165,22 +165,23 @@ class Renamed(Mapping[str, numpy.ndarray]):
         return len(self.names)
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by their path, joined by dots."""
+def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Leaves of nested mappings by their path, joined by a separator."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
+            inside = flatten(value, separator)
+            flat |= {f"{name}{separator}{path}": leaf for path, leaf in inside.items()}
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[name] = value
     return flat
 
 
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nest(flat: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
     """The reverse of `flatten`."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
-        *parents, last = path.split(".")
+        *parents, last = path.split(separator)
         node = tree
         for name in parents:
             node = node.setdefault(name, {})

@@ -40,8 +40,8 @@ class Family(Protocol):
     def set_generation(self, model: Any) -> None:
         """Correct the special tokens in the generation config of a model, where it has others."""
 
-    def image_size(self, config: PretrainedConfig) -> tuple[int, int]:
-        """(height, width) in pixels that the image encoder was made for."""
+    def image_size(self, config: PretrainedConfig) -> tuple[int, int] | None:
+        """(height, width) in pixels that the image encoder takes; None: any will do."""
 
     def start_id(self, model: Any) -> int | None:
         """The token that every caption starts from, or None: the tokenizer puts it there."""

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from captionkit.backends.torch.families.git_text import GitText, image_keys_values, text_states
+from captionkit.data.captions import special_ids
 from captionkit.errors import CheckpointError
 
 OWN_START = True
@@ -48,9 +49,7 @@ def text_limit(config: PretrainedConfig) -> int:
 def set_token_ids(config: PretrainedConfig, tokenizer: Any) -> None:
     """Vocabulary size and special ids, for a model made from scratch."""
     config.vocab_size = len(tokenizer)
-    config.bos_token_id = tokenizer.cls_token_id
-    config.eos_token_id = tokenizer.sep_token_id
-    config.pad_token_id = tokenizer.pad_token_id
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = special_ids(tokenizer)
 
 
 def set_generation(model: Any) -> None:
@@ -62,8 +61,10 @@ def image_size(config: PretrainedConfig) -> tuple[int, int]:
     return config.vision_config.image_size, config.vision_config.image_size
 
 
-def start_id(model: Any) -> None:
-    """BERT's tokenizer puts [CLS] before each caption."""
+def start_id(model: Any) -> int | None:
+    """[CLS], which BERT's tokenizer puts before each caption already."""
+    start = model.generation_config.bos_token_id
+    return None if start is None else int(start)
 
 
 def encode(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:

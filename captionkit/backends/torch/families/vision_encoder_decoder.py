@@ -27,6 +27,9 @@ _UNUSED = {
 }
 _UNUSED_ELSEWHERE = ("encoder.pooler.*", "encoder.embeddings.mask_token")
 
+# Encoders that take images of the size in their config alone.
+_ONE_SIZE = ("vit", "deit", "clip_vision_model", "siglip_vision_model")
+
 # Decoders that count their positions from after the padding token.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "data2vec-text")
 
@@ -92,8 +95,10 @@ def start_id(model: Any) -> int | None:
     )
 
 
-def image_size(config: PretrainedConfig) -> tuple[int, int]:
-    """(height, width) in pixels."""
+def image_size(config: PretrainedConfig) -> tuple[int, int] | None:
+    """(height, width) in pixels; None for encoders that interpolate, or that we do not know."""
+    if config.encoder.model_type not in _ONE_SIZE:
+        return None
     size = config.encoder.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)

@@ -12,6 +12,8 @@ from captionkit.backends.flax.models.family import Weights
 from captionkit.backends.flax.models.gpt2.modeling import Block, layer_scales
 from captionkit.backends.flax.models.layers import attention_by_heads, merge_heads, unstacked
 
+KeysValues = tuple[jax.Array, jax.Array]
+
 
 class Prepared(NamedTuple):
     """What does not change while captions are generated.
@@ -20,7 +22,7 @@ class Prepared(NamedTuple):
     """
 
     weights: Weights
-    cross: list[tuple[jax.Array, jax.Array]]
+    cross: list[KeysValues]
 
 
 def decoder_layers(graphdef: nnx.GraphDef, params: dict[str, Any]) -> list[Any]:
@@ -30,35 +32,29 @@ def decoder_layers(graphdef: nnx.GraphDef, params: dict[str, Any]) -> list[Any]:
 
 
 def start_decoding(
-    graphdef: nnx.GraphDef,
-    weights: Weights,
-    encoder_hidden_states: jax.Array,
-    lanes: int,
-    length: int,
-) -> tuple[Prepared, Any]:
-    """What decoding keeps, and an empty cache for `lanes` captions an image of `length` tokens.
-
-    The leaves of the cache begin with `(batch x lanes, ...)` and may be reordered along it.
-    """
+    graphdef: nnx.GraphDef, weights: Weights, states: jax.Array, lanes: int, length: int
+) -> tuple[Prepared, list[KeysValues]]:
+    """See `Family`. states: encoded images, `(batch, tokens, width)`."""
     decoder = nnx.merge(graphdef, weights.params).decoder
     config, blockdef = decoder.config, nnx.split(decoder.h)[0]
     blocks = [nnx.merge(blockdef, parameters) for parameters in weights.layers]
-    cross = [block.cross_keys_values(encoder_hidden_states) for block in blocks]
+    cross = [block.cross_keys_values(states) for block in blocks]
     # heads first: a step then reads each head's keys in order, and transposes nothing
     cross = [(key.swapaxes(1, 2), value.swapaxes(1, 2)) for key, value in cross]
-    batch, dtype = encoder_hidden_states.shape[0], encoder_hidden_states.dtype
+    batch, dtype = states.shape[0], states.dtype
     shape = (batch * lanes, config.n_head, length, config.n_embd // config.n_head)
     cache = [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in blocks]
     return Prepared(weights, cross), cache
 
 
 def decode_step(
-    graphdef: nnx.GraphDef, prepared: Prepared, cache: Any, tokens: jax.Array, position: jax.Array
-) -> tuple[jax.Array, Any]:
-    """Logits of the next token, `(batch x lanes, vocab)`, and the cache with this position.
-
-    tokens: `(batch, lanes)`, the tokens at `position`.
-    """
+    graphdef: nnx.GraphDef,
+    prepared: Prepared,
+    cache: list[KeysValues],
+    tokens: jax.Array,
+    position: jax.Array,
+) -> tuple[jax.Array, list[KeysValues]]:
+    """See `Family`."""
     decoder = nnx.merge(graphdef, prepared.weights.params).decoder
     config, scales = decoder.config, layer_scales(decoder.config)
     blockdef, _ = nnx.split(decoder.h)
@@ -81,11 +77,11 @@ def decode_step(
 def _block_step(
     block: Block,
     x: jax.Array,
-    past: tuple[jax.Array, jax.Array],
-    cross: tuple[jax.Array, jax.Array],
+    past: KeysValues,
+    cross: KeysValues,
     position: jax.Array,
     layer_scale: jax.Array | None,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+) -> tuple[jax.Array, KeysValues]:
     """x: `(batch, lanes, width)`. Lanes are the positions that attend to one and the same image."""
     scale = block.config.attention_scale
     batch, lanes, _ = x.shape

@@ -23,7 +23,7 @@ _EMBEDDINGS = [
     Row("embeddings.position_embeddings", "embeddings.position_embeddings"),
     Row(f"{_PATCHES}.projection.weight", f"{_PATCHES}.kernel", "conv"),
     Row(f"{_PATCHES}.projection.bias", f"{_PATCHES}.bias"),
-]  # fmt: skip
+]
 
 _LAYERS = [
     Row("encoder.layer.{}.layernorm_before.weight", "layers.layernorm_before.scale"),
@@ -42,7 +42,7 @@ _LAYERS = [
     Row("encoder.layer.{}.intermediate.dense.bias", "layers.intermediate.bias"),
     Row("encoder.layer.{}.output.dense.weight", "layers.output.kernel", "transpose"),
     Row("encoder.layer.{}.output.dense.bias", "layers.output.bias"),
-]  # fmt: skip
+]
 
 _REST = [
     Row("layernorm.weight", "layernorm.scale"),
