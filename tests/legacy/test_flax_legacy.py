@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("jax")
 transformers = pytest.importorskip("transformers")
 if not hasattr(transformers, "FlaxVisionEncoderDecoderModel"):
     pytest.skip("needs transformers 4.57 or older", allow_module_level=True)
