@@ -333,7 +333,8 @@ class CaptionDataset:
         count = math.ceil(round(test_size * len(self), 6))
         if not 0 < count < len(self):
             raise DataError(
-                f"{self.name} has {len(self)} image{'' if len(self) == 1 else 's'}: test_size={test_size} leaves no image for "
+                f"{self.name} has {len(self)} image{'s' * (len(self) != 1)}: "
+                f"test_size={test_size} leaves no image for "
                 f"{'training' if count else 'validation'}."
             )
         held_out = order.held_out(self.image_ids, count, seed, groups)
