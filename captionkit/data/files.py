@@ -120,19 +120,24 @@ def _images_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def caption_lines(text: str) -> list[str]:
+    """The captions of a text file: its lines that are not blank, without the spaces around them."""
+    # not splitlines(): a caption may hold any other of Unicode's line ends
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line.strip() for line in lines if line.strip()]
+
+
 def _captions_beside(images: list[str], folder: Path) -> dict[str, list[str]]:
     """Every line of a.txt that is not blank is a caption of a.jpg."""
     captions, without = {}, []
     for image in images:
         file = (folder / image).with_suffix(".txt")
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            captions[image] = caption_lines(file.read_text(encoding="utf-8-sig")) or [""]
         except FileNotFoundError:
             without.append(image)
-            continue
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"Cannot read the captions in {file}: {error}") from None
-        captions[image] = [line.strip() for line in lines if line.strip()] or [""]
     if not images:
         raise DataError(f"There are no images in {folder}.")
     if not captions:

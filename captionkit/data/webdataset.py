@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from captionkit.data import columns
 from captionkit.data.arrow import caption_list, listed
 from captionkit.data.dataset import CaptionDataset
-from captionkit.data.files import IMAGE_ENDINGS
+from captionkit.data.files import IMAGE_ENDINGS, caption_lines
 from captionkit.data.shards import shard_files
 from captionkit.data.table_cache import memory_mapped
 from captionkit.data.tars import TarMember, compression, contents, members
@@ -202,7 +202,7 @@ def _text(content: Any, where: str) -> str:
 
 
 def _lines(content: Any, where: str) -> list[str]:
-    lines = [line.strip() for line in _text(content, where).splitlines() if line.strip()]
+    lines = caption_lines(_text(content, where))
     if not lines:
         raise DataError(f"{where} is empty: expected a caption a line.")
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from captionkit.data.files import IMAGE_ENDINGS
+from captionkit.data.files import IMAGE_ENDINGS, caption_lines
 from captionkit.data.paths import is_unicode
 from captionkit.data.shards import SPLIT_WORDS
 from captionkit.data.tables import CSV_ENDINGS, JSON_ENDINGS
@@ -103,4 +103,4 @@ def _captions(file: Path, listing: Listing) -> tuple[str, ...]:
         listing.add("bad_encoding", str(file))
         text = content.decode("utf-8-sig", "ignore")
     # a file without a word in it is an empty caption, not none
-    return tuple(line.strip() for line in text.splitlines() if line.strip()) or ("",)
+    return tuple(caption_lines(text)) or ("",)

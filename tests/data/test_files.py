@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captionkit.data.fetch import RemoteImage
-from captionkit.data.files import load_csv, load_imagefolder, load_jsonl
+from captionkit.data.files import caption_lines, load_csv, load_imagefolder, load_jsonl
 from captionkit.data.tables import read_rows
 from captionkit.errors import DataError, ImageError
 from captionkit.recipe import DataConfig
@@ -374,3 +374,9 @@ def test_files_that_are_not_given_or_not_there(tmp_path):
         load_csv(DataConfig(train_file="a.jsonl"), "train")
     with pytest.raises(DataError, match="does not exist"):
         load_csv(DataConfig(train_file="a.csv", data_dir=str(tmp_path / "none")), "train")
+
+
+def test_only_ends_of_lines_divide_captions():
+    text = "a dog\r\n\n  a\u2028cat \x0b\rtwo\x85birds\n"
+    assert caption_lines(text) == ["a dog", "a\u2028cat", "two\x85birds"]
+    assert caption_lines(" \n\r\n") == []
