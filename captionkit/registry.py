@@ -131,6 +131,17 @@ def check_metrics(metrics: Sequence[str], best: str | None = None) -> bool:
     return directions[best or "loss"]
 
 
+def metric_directions() -> dict[str, bool]:
+    """Whether a higher value is better, by key, as the registered metrics say of themselves."""
+    directions: dict[str, bool] = {}
+    for name in names("metrics"):
+        metric = _try_load("metrics", name)
+        keys, lower = getattr(metric, "keys", ()), getattr(metric, "lower_is_better_keys", ())
+        if isinstance(keys, tuple):  # others know their keys only when they are made
+            directions |= {key: metric.higher_is_better and key not in lower for key in keys}
+    return directions
+
+
 def option_names(backend: str) -> list[str]:
     """The names of a backend's own settings; for "auto" those of all that are registered."""
     kinds = options_types(backend).values()

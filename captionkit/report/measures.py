@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable
 from typing import Literal
+
+from captionkit.registry import metric_directions
 
 Better = Literal["lower", "higher"]
 
@@ -89,11 +92,17 @@ def meaning(key: str) -> str:
 
 
 def better(key: str) -> Better | None:
-    """Which way the value gets better; None where neither way is."""
+    """Which way the value gets better, by the metric that gives it; None where neither way is."""
     key = plain_key(key)
     if key in NO_DIRECTION:
         return None
-    return "lower" if key.lower() in LOWER_IS_BETTER else "higher"
+    higher = _directions().get(key, key.lower() not in LOWER_IS_BETTER)
+    return "higher" if higher else "lower"
+
+
+@functools.cache
+def _directions() -> dict[str, bool]:
+    return metric_directions()
 
 
 def direction(key: str) -> str:

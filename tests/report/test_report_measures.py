@@ -6,6 +6,8 @@ import math
 
 import pytest
 
+from captionkit import registry
+from captionkit.report import measures
 from captionkit.report.measures import (
     better,
     change,
@@ -16,6 +18,20 @@ from captionkit.report.measures import (
     number,
     scientific,
 )
+
+
+def test_a_metric_says_itself_which_way_is_better(monkeypatch):
+    class Errors:
+        keys, higher_is_better = ("errors", "hits"), False
+
+    monkeypatch.setattr(registry, "_discover", lambda kind: {"errors": None})
+    monkeypatch.setattr(registry, "_load", lambda kind, name: Errors)
+    measures._directions.cache_clear()
+    try:
+        assert better("eval_errors") == better("hits") == "lower"
+        assert better("anything") == "higher"
+    finally:
+        measures._directions.cache_clear()
 
 
 @pytest.mark.parametrize(
