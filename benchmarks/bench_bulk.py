@@ -29,7 +29,7 @@ from transformers import VisionEncoderDecoderModel as VisionEncoderDecoder
 import captionkit
 from captionkit.bulk import caption_files
 
-PHOTOS, TOKENS, BATCH, REPEATS = 32, 20, 16, 3
+PHOTOS, TOKENS, BATCH, REPEATS = 32, 20, 16, 9
 
 
 def main() -> None:
