@@ -178,9 +178,11 @@ def pictures():
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+# with less motion: a page that scrolls smoothly moves away from under a pointer that came early
 FLAGS = """
     --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --hide-scrollbars --force-color-profile=srgb
+    --force-prefers-reduced-motion
 """
 
 
