@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 from captionkit.report.measures import scientific
@@ -44,8 +45,9 @@ def round_range(low: float, high: float, ticks: int = 4) -> tuple[float, float]:
     """A range with round ends that covers low to high; it starts at 0 where that costs little."""
     if low >= 0 and low < 0.6 * high:
         low = 0.0
-    if not high > low:
-        return (low - abs(low) / 2, low + abs(low) / 2) if low else (0.0, 1.0)
+    least = sys.float_info.min  # what lies closer together has no round step between
+    if not (high - low) / ticks > least:
+        return (low - abs(low) / 2, low + abs(low) / 2) if abs(low) > least else (0.0, 1.0)
     step = nice_step((high - low) / ticks)
     return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 

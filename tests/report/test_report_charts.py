@@ -7,7 +7,7 @@ import re
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from captionkit.report.axes import make_axis, round_range, tick_text
@@ -84,6 +84,8 @@ def test_points_lie_where_their_values_are():
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=3000))
+@example([0.0, 5e-324])
+@example([5e-324])
 def test_a_long_history_is_thinned_but_keeps_its_extremes(values):
     history = [{"step": i, "loss": v} for i, v in enumerate(values)]
     (chart,) = run_curves(history)

@@ -92,11 +92,11 @@ def told(ved_folder, tmp_path_factory):
     return tell(ved_folder, tmp_path_factory.mktemp("mesh"), runs, resumed)
 
 
-def same(rows, expected):
+def same(rows, expected, most=1e-5):
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
     for a, b in zip(rows, expected):
         for key in set(b) - {"images_per_second", "epoch"}:  # epochs are counted in passes
-            tolerance = 1e-3 if key == "grad_norm" else 1e-5
+            tolerance = 1e-3 if key == "grad_norm" else most
             assert a[key] == pytest.approx(b[key], rel=tolerance), (a["step"], key)
 
 
@@ -131,8 +131,11 @@ def test_every_form_gives_the_losses_of_one_device(ved_folder, tmp_path):
     }
     histories = tell(ved_folder, tmp_path, runs, resumed)["histories"]
     for name, rows in histories.items():
-        kind = "one, adafactor" if name.startswith("8") else "one"
-        same(rows, histories[kind])
+        if name.startswith("8"):
+            # adafactor divides by statistics of few numbers, which carry rounding on
+            same(rows, histories["one, adafactor"], 1e-4)
+        else:
+            same(rows, histories["one"])
 
 
 def test_what_does_not_divide_is_refused():
