@@ -120,9 +120,7 @@ def check_metrics(metrics: Sequence[str], best: str | None = None) -> bool:
     """Refuse unknown metrics and values; returns whether a higher value of `best` is better."""
     directions = {"loss": False}
     for name in metrics:
-        metric = get_metric(name)
-        lower = getattr(metric, "lower_is_better_keys", ())
-        directions |= {key: metric.higher_is_better and key not in lower for key in metric.keys}
+        directions |= _directions_of(get_metric(name))
     if best is not None and best not in directions:
         raise ConfigError(
             f"best_metric={best!r} is not a value of the metrics {', '.join(metrics)}"
@@ -136,10 +134,14 @@ def metric_directions() -> dict[str, bool]:
     directions: dict[str, bool] = {}
     for name in names("metrics"):
         metric = _try_load("metrics", name)
-        keys, lower = getattr(metric, "keys", ()), getattr(metric, "lower_is_better_keys", ())
-        if isinstance(keys, tuple):  # others know their keys only when they are made
-            directions |= {key: metric.higher_is_better and key not in lower for key in keys}
+        if isinstance(getattr(metric, "keys", None), tuple):  # others know them when they are made
+            directions |= _directions_of(metric)
     return directions
+
+
+def _directions_of(metric: Any) -> dict[str, bool]:
+    lower = getattr(metric, "lower_is_better_keys", ())
+    return {key: metric.higher_is_better and key not in lower for key in metric.keys}
 
 
 def option_names(backend: str) -> list[str]:

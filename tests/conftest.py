@@ -18,6 +18,11 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 
+# the tests that both backends import
+pytest.register_assert_rewrite(
+    "bad_image_policy", "bulk_policy", "not_finite_policy", "training_policy"
+)
+
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 

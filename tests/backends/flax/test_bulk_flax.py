@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.register_assert_rewrite("bulk_policy")
-
-from bulk_policy import (  # noqa: E402, F401 (the tests, and the fixture that they ask for)
+from bulk_policy import (  # noqa: F401 (the tests, and the fixture that they ask for)
     photos,
     test_draws_do_not_depend_on_the_batch,
     test_it_writes_what_the_captioner_says,

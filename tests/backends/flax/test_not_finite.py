@@ -5,10 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
-
-pytest.register_assert_rewrite("not_finite_policy")
-
-from not_finite_policy import (  # noqa: E402, F401 (the tests of every backend)
+from not_finite_policy import (  # noqa: F401 (the tests of every backend)
     NotFinite,
     marked,
     test_a_gradient_that_is_not_finite_is_left_out,
@@ -16,9 +13,9 @@ from not_finite_policy import (  # noqa: E402, F401 (the tests of every backend)
     test_gradients_that_are_never_finite_stop_the_run,
 )
 
-from captionkit.backends.flax import step as training  # noqa: E402
-from captionkit.backends.flax import trainer  # noqa: E402
-from captionkit.backends.flax.loss import caption_loss  # noqa: E402
+from captionkit.backends.flax import step as training
+from captionkit.backends.flax import trainer
+from captionkit.backends.flax.loss import caption_loss
 
 
 @pytest.fixture

@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from stopping import StopAt
-
-pytest.register_assert_rewrite("training_policy")
-
-from training_policy import (  # noqa: E402, F401 (the tests)
+from training_policy import (  # noqa: F401 (the tests)
     SMALL,
     test_a_run_writes_a_hugging_face_folder,
     test_an_update_whose_only_image_is_bad_stops_or_is_left_out,
@@ -25,10 +22,10 @@ from training_policy import (  # noqa: E402, F401 (the tests)
     without_speed,
 )
 
-import captionkit  # noqa: E402
-from captionkit.backends.flax.state import read_state  # noqa: E402
-from captionkit.backends.flax.step import TrainState  # noqa: E402
-from captionkit.errors import (  # noqa: E402
+import captionkit
+from captionkit.backends.flax.state import read_state
+from captionkit.backends.flax.step import TrainState
+from captionkit.errors import (
     CheckpointError,
     ConfigError,
     OutputError,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.register_assert_rewrite("bad_image_policy")
-
-from bad_image_policy import (  # noqa: E402, F401 (the tests, and the fixtures that they ask for)
+from bad_image_policy import (  # noqa: F401 (the tests, and the fixtures that they ask for)
     _pillow_may_warn,
     folder,
     model,

@@ -6,18 +6,15 @@ import json
 import shutil
 
 import pytest
-
-import captionkit
-from captionkit.cli import main
-
-pytest.register_assert_rewrite("bulk_policy")
-
-from bulk_policy import (  # noqa: E402, F401 (the tests, and the fixture that they ask for)
+from bulk_policy import (  # noqa: F401 (the tests, and the fixture that they ask for)
     photos,
     test_draws_do_not_depend_on_the_batch,
     test_it_writes_what_the_captioner_says,
     test_token_probabilities_are_kept,
 )
+
+import captionkit
+from captionkit.cli import main
 
 SMALL_GIT = {
     "model_type": "git",

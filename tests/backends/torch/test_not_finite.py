@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-pytest.register_assert_rewrite("not_finite_policy")
-
-from not_finite_policy import (  # noqa: E402, F401 (the tests of every backend)
+from not_finite_policy import (  # noqa: F401 (the tests of every backend)
     NotFinite,
     marked,
     test_a_gradient_that_is_not_finite_is_left_out,
@@ -15,8 +12,8 @@ from not_finite_policy import (  # noqa: E402, F401 (the tests of every backend)
     test_gradients_that_are_never_finite_stop_the_run,
 )
 
-from captionkit.backends.torch import trainer  # noqa: E402
-from captionkit.backends.torch.loss import caption_loss  # noqa: E402
+from captionkit.backends.torch import trainer
+from captionkit.backends.torch.loss import caption_loss
 
 
 @pytest.fixture

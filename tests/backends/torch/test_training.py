@@ -11,11 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from stopping import StopAt
-from transformers import AutoModelForCausalLM
-
-pytest.register_assert_rewrite("training_policy")
-
-from training_policy import (  # noqa: E402, F401 (the tests)
+from training_policy import (  # noqa: F401 (the tests)
     SMALL,
     test_a_run_writes_a_hugging_face_folder,
     test_an_update_whose_only_image_is_bad_stops_or_is_left_out,
@@ -24,11 +20,12 @@ from training_policy import (  # noqa: E402, F401 (the tests)
     test_the_best_weights_are_kept_and_early_stopping_stops,
     without_speed,
 )
+from transformers import AutoModelForCausalLM
 
-import captionkit  # noqa: E402
-from captionkit.backends.torch.batches import pad_captions  # noqa: E402
-from captionkit.backends.torch.captioner import normalised  # noqa: E402
-from captionkit.errors import ConfigError, OutputError, TrainingInterrupted  # noqa: E402
+import captionkit
+from captionkit.backends.torch.batches import pad_captions
+from captionkit.backends.torch.captioner import normalised
+from captionkit.errors import ConfigError, OutputError, TrainingInterrupted
 
 
 def run(folder, pairs, output_dir, **settings):
