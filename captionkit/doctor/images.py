@@ -203,9 +203,6 @@ def _check_header(image: Image.Image, path: str, facts: ImageFacts, limits: Limi
 
 def _check_content(image: Image.Image, source: Any, facts: ImageFacts) -> None:
     """What can be told of an image once it is decoded."""
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and facts.format not in _CAMERA:  # those are copies of one photo
-        facts.problems.append(("animated", f"{frames:,} frames ({facts.format})"))
     if image.has_transparency_data:
         least: Any = image.convert("RGBA").getchannel("A").getextrema()[0]
         if least < 255:
@@ -213,6 +210,16 @@ def _check_content(image: Image.Image, source: Any, facts: ImageFacts) -> None:
     if image.info.get("progressive") and missing_scans(_content(source)):
         facts.problems.append(("incomplete", ""))
     _check_metadata(image, facts)
+    frames = _frames(image)  # last: where counting fails, the image is left between two of them
+    if frames > 1 and facts.format not in _CAMERA:  # those are copies of one photo
+        facts.problems.append(("animated", f"{frames:,} frames ({facts.format})"))
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # Pillow raises anything for a broken frame that follows; the first is read
+        return 1
 
 
 def _content(source: Any) -> bytes:

@@ -24,6 +24,7 @@ from captionkit.data.preprocess import Preprocessor
 from captionkit.data.tars import TarMember, contents
 from captionkit.data.webdataset import load as load_webdataset
 from captionkit.data.zips import zip_members
+from captionkit.doctor.images import Limits, check_image
 from captionkit.errors import (
     CheckpointError,
     ConfigError,
@@ -167,6 +168,19 @@ def test_an_orientation_that_there_is_not_turns_nothing(tmp_path, orientation):
     fast = preprocess.read(str(file), fast_jpeg=True)
     picture.save(file)
     assert (fast == preprocess.read(str(file), fast_jpeg=True)).all()
+
+
+def test_a_second_page_without_a_size_leaves_the_first():
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "TIFF")
+    content = bytearray(buffer.getvalue())
+    start = struct.unpack_from("<I", content, 4)[0]
+    after = start + 2 + 12 * struct.unpack_from("<H", content, start)[0]
+    struct.pack_into("<I", content, after, len(content))  # a directory of no entries follows
+    content += struct.pack("<HI", 0, 0)
+    facts = check_image(lambda: bytes(content), Limits())
+    assert facts.size == (8, 8)
+    assert "unreadable" not in dict(facts.problems)
 
 
 def test_a_zip_with_a_member_of_no_name(tmp_path, monkeypatch):
