@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import types
@@ -28,7 +29,7 @@ def require(config: object, name: str, condition: bool, expected: str) -> None:
 
 def check_types(config: Any) -> None:
     """Check every field against its annotation; turn what files spell differently into its type."""
-    hints = typing.get_type_hints(type(config))
+    hints = _hints(type(config))
     for f in dataclasses.fields(config):
         value = _coerce(getattr(config, f.name), hints[f.name])
         if value is _WRONG:
@@ -37,6 +38,11 @@ def check_types(config: Any) -> None:
                 f"it must be {_spell(hints[f.name])}."
             )
         object.__setattr__(config, f.name, value)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 _WRONG = object()
