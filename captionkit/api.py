@@ -183,7 +183,7 @@ def evaluate(
     captioner: Captioner | str | Path,
     dataset: Any,
     *,
-    metrics: Sequence[str | Metric] = ("wer", "rouge"),
+    metrics: Sequence[str | Metric] | None = None,
     batch_size: int = 32,
     seed: int | None = None,
     output_dir: str | Path | None = None,
@@ -193,7 +193,8 @@ def evaluate(
 
     captioner: what `load` returned, or a folder or hub id. dataset: the name of a source, or what
     `finetune` takes in memory. metrics: registered names, modules of `evaluate`, or `Metric`
-    objects. settings: fields of `DataConfig` (`data_dir=`, `split=` with
+    objects; default: those of the run that trained the model, else "wer" and "rouge"; none with an
+    empty list. settings: fields of `DataConfig` (`data_dir=`, `split=` with
     "validation" as default, ...) and of `Decoding`. seed: of the split, where the source has no
     validation images of its own; it and `test_size` are by default those of the run that trained
     the model, so that nothing it was trained on is evaluated. output_dir: where predictions and a
@@ -208,13 +209,15 @@ def evaluate(
             raise unknown_setting(name, [*data_names, *decoding_names])
     data = {k: v for k, v in settings.items() if k in data_names}
     decoding = {k: v for k, v in settings.items() if k in decoding_names}
-    scorers = metric_objects(metrics) if metrics else []
     if isinstance(captioner, (str, Path)):
         home: Path | None = models.resolve_model(str(captioner))
-        model = load(captioner)
     else:
-        home, model = getattr(captioner, "checkpoint", None), captioner
+        home = getattr(captioner, "checkpoint", None)
     trained_with = models.recipe_of(home)
+    if metrics is None:
+        metrics = (trained_with or Recipe()).training.metrics
+    scorers = metric_objects(metrics) if metrics else []
+    model = load(captioner) if isinstance(captioner, (str, Path)) else captioner
     if trained_with is not None:
         data = {"test_size": trained_with.data.test_size, **data}
         seed = trained_with.training.seed if seed is None else seed

@@ -27,3 +27,11 @@ def as_list(images: Any) -> list[ImageSource]:
             f"Cannot caption {type(images).__name__!r}: give a path, a URL, bytes, a PIL image, an "
             "array (height, width, 3), or a list of these."
         ) from None
+
+
+def to_encode(images: Any) -> list[ImageSource]:
+    """The same, of which there is at least one. Raises ImageError."""
+    listed = as_list(images)
+    if not listed:
+        raise ImageError("There is nothing to encode: expected one image or more, found none.")
+    return listed

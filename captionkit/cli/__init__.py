@@ -11,10 +11,10 @@ from typing import Any
 
 from captionkit import __version__
 from captionkit.cli.caption import caption
-from captionkit.cli.captioning import evaluate, report
 from captionkit.cli.doctor import doctor
 from captionkit.cli.download import download
 from captionkit.cli.listing import backends, datasets, metrics, recipes
+from captionkit.cli.results import evaluate, report
 from captionkit.cli.scoring import compare, score
 from captionkit.cli.training import create, finetune
 from captionkit.errors import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,14 +33,11 @@ from captionkit.data.preprocess import Preprocessor
 from captionkit.decode import decode_captions
 from captionkit.decoding_defaults import decoding_defaults
 from captionkit.errors import ConfigError
-from captionkit.inputs import as_list
+from captionkit.inputs import as_list, to_encode
 from captionkit.models import load_tokenizer, model_type
 from captionkit.prompt import encode_prompt
 from captionkit.recipe import Decoding
 from captionkit.types import Caption
-
-if TYPE_CHECKING:
-    from captionkit.types import ImageSource
 
 _LENGTHS = 8  # teacher-forced captions are padded to a multiple of this
 
@@ -149,9 +146,11 @@ class FlaxCaptioner:
             "versions": versions(),
         }
 
-    def encode(self, images: Sequence[ImageSource]) -> EncodedImages:
+    def encode(self, images: Any) -> EncodedImages:
         """Decode, preprocess and encode images once. Raises `ImageError`."""
-        pixels = [self.preprocess(open_image(image, allow_urls=True)) for image in images]
+        pixels = [
+            self.preprocess(open_image(image, allow_urls=True)) for image in to_encode(images)
+        ]
         return self._encode(pixels, self._rows(len(pixels)))
 
     def caption(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 import torch
@@ -30,14 +30,11 @@ from captionkit.data.preprocess import Preprocessor
 from captionkit.decode import decode_captions
 from captionkit.decoding_defaults import decoding_defaults
 from captionkit.errors import ConfigError
-from captionkit.inputs import as_list
+from captionkit.inputs import as_list, to_encode
 from captionkit.models import load_tokenizer
 from captionkit.prompt import encode_prompt
 from captionkit.recipe import Decoding
 from captionkit.types import Caption
-
-if TYPE_CHECKING:
-    from captionkit.types import ImageSource
 
 
 @dataclass(frozen=True)
@@ -123,10 +120,10 @@ class TorchCaptioner:
             "versions": versions(),
         }
 
-    def encode(self, images: Sequence[ImageSource]) -> EncodedImages:
+    def encode(self, images: Any) -> EncodedImages:
         """Decode and preprocess images once, and run the image encoder. Raises `ImageError`."""
         pixels = numpy.stack(
-            [self.preprocess(open_image(image, allow_urls=True)) for image in images]
+            [self.preprocess(open_image(image, allow_urls=True)) for image in to_encode(images)]
         )
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.model.device)
         parts = self._limit.run(

@@ -154,6 +154,10 @@ def test_an_evaluation_uses_the_split_of_the_training(git_folder, folder_set, tm
     )
     assert {p.image_id for p in evaluated.predictions} == held_out
     assert evaluated.metrics == pytest.approx(result.metrics)
+    by_default = captionkit.evaluate(
+        result.output_dir, "", data_dir=str(folder_set), max_new_tokens=8
+    )
+    assert by_default.metrics == evaluated.metrics  # the metrics that the run had, too
     other = captionkit.evaluate(
         result.captioner, "", data_dir=str(folder_set), metrics=["wer"], seed=8
     )

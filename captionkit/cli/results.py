@@ -18,8 +18,8 @@ from captionkit.recipe import DataConfig, Decoding
 class _Evaluate:
     model: str
     """A folder that captionkit or transformers wrote, or a hub id."""
-    metrics: tuple[str, ...] = ("wer", "rouge")
-    """See `captionkit metrics`."""
+    metrics: tuple[str, ...] | None = None
+    """See `captionkit metrics`; default: those the model was trained with, else wer and rouge."""
     seed: int | None = None
     """Of the split; default: that of the run that trained the model."""
     output_dir: str | None = None
