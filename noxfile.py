@@ -20,7 +20,8 @@ nox.options.default_venv_backend = "virtualenv"
 QUICK = "not acceptance and not long and not oracle and not browser"  # these have own sessions
 # programs of tests run for less time than they compile, and many tests compile the same ones
 QUICK_XLA = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 "
+    "--xla_cpu_use_fusion_emitters=false",
     "JAX_COMPILATION_CACHE_DIR": str(Path(".nox/compiled").resolve()),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }

@@ -170,7 +170,7 @@ def compile_step(step: Callable[..., Any], devices: Sequence[jax.Device]) -> Cal
     """
     if len(devices) == 1:
         on_cpu = devices[0].platform == "cpu"
-        return _keeping_gradients(step, devices[0]) if on_cpu else jax.jit(step, donate_argnums=0)
+        return _keeping_gradients(step) if on_cpu else jax.jit(step, donate_argnums=0)
     return jax.pmap(
         functools.partial(step, axis=_AXIS),
         axis_name=_AXIS,
@@ -181,7 +181,7 @@ def compile_step(step: Callable[..., Any], devices: Sequence[jax.Device]) -> Cal
     )
 
 
-def _keeping_gradients(step: Callable[..., Any], device: jax.Device) -> Callable[..., Any]:
+def _keeping_gradients(step: Callable[..., Any]) -> Callable[..., Any]:
     """Each update writes its gradients where those of the last one lay.
 
     A CPU gets its memory anew from the system in every step, a page at a time; for the gradients
@@ -204,9 +204,9 @@ def _keeping_gradients(step: Callable[..., Any], device: jax.Device) -> Callable
     def run(state: TrainState, *rest: Any) -> tuple[TrainState, Metrics]:
         if not kept:
             shapes = jax.eval_shape(whole, state, *rest)[2]
-            # put there, as those of later updates will be, or it would be compiled twice
+            # placed as the state is, and so those of later updates, or it would be compiled twice
             empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-            kept.append(jax.device_put(empty, device))
+            kept.append(jax.device_put(empty, state.step.sharding))
         (state, gradients), metrics = compiled(state, kept.pop(), *rest)
         kept.append(gradients)
         return state, metrics
