@@ -176,10 +176,13 @@ def step_of(folder: Path) -> int:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash, sees the old content or the new."""
+    """Write a text file so that a reader, or a crash, sees the old content or the new.
+
+    A lone surrogate, as in names that are not UTF-8, becomes its JSON escape.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

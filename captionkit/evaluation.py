@@ -265,9 +265,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     for prediction in evaluation.predictions:
         prediction.before = before.get(prediction.image_id)
         row = dataclasses.asdict(prediction)
-        text = json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False)
-        # a lone surrogate, which UTF-8 cannot hold, becomes its JSON escape
-        rows.append(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+        row = {k: v for k, v in row.items() if v is not None}
+        rows.append(json.dumps(row, ensure_ascii=False))
     write_atomically(folder / "predictions.jsonl", "\n".join(rows) + "\n")
     write_atomically(folder / "metrics.json", json.dumps(evaluation.metrics, indent=2) + "\n")
 

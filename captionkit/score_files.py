@@ -118,8 +118,7 @@ def metric_for_files(name: str, document_frequencies: Path | None = None) -> Met
 def write_output(path: Path, text: str) -> None:
     """Write a file that the user asked for. Raises `OutputError`."""
     try:
-        # lone surrogates, out of JSON, have no form in UTF-8
-        write_atomically(path, text.encode("utf-8", "replace").decode("utf-8"))
+        write_atomically(path, text)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror}.") from None
 

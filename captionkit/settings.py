@@ -27,6 +27,14 @@ def require(config: object, name: str, condition: bool, expected: str) -> None:
         )
 
 
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)
+    except (TypeError, OverflowError):  # no number, or an integer of hundreds of digits
+        return False
+
+
 def check_types(config: Any) -> None:
     """Check every field against its annotation; turn what files spell differently into its type."""
     hints = _hints(type(config))

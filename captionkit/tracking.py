@@ -142,7 +142,7 @@ class History:
 
 def _append(path: Path, line: str) -> None:
     """Add a line, durably: a checkpoint that comes after it does not repeat what it says."""
-    with open(path, "a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())

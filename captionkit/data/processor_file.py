@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from captionkit.errors import CheckpointError
+from captionkit.settings import is_finite
 
 _HALF = (0.5, 0.5, 0.5)
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -201,22 +202,18 @@ def _is_length(value: Any) -> bool:
 
 def _number(settings: Mapping[str, Any], name: str, file: Path) -> float:
     value = settings[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise CheckpointError(f"{file}: {name} should be a number, found {value!r}.")
+    if not is_finite(value):
+        raise CheckpointError(f"{file}: {name} should be a number, found {value!r:.100}.")
     return float(value)
 
 
 def _channels(settings: Mapping[str, Any], name: str, file: Path) -> tuple[float, float, float]:
     value = settings[name]
     values = list(value) if isinstance(value, (list, tuple)) else [value] * 3
-    if (
-        len(values) != 3
-        or not all(isinstance(number, (int, float)) for number in values)
-        or (name == "image_std" and 0 in values)
-    ):
+    if len(values) != 3 or not all(map(is_finite, values)) or (name == "image_std" and 0 in values):
         raise CheckpointError(
             f"{file}: {name} should be one number or three (of red, green and blue), not 0 for a "
-            f"standard deviation; found {value!r}."
+            f"standard deviation; found {value!r:.100}."
         )
     red, green, blue = (float(number) for number in values)
     return red, green, blue

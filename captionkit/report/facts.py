@@ -10,6 +10,7 @@ from captionkit.recipe import Recipe
 from captionkit.report.curves import not_finite
 from captionkit.report.language import Language
 from captionkit.report.run import Run
+from captionkit.settings import is_finite
 
 Rows: TypeAlias = list[tuple[str, str]]
 
@@ -29,7 +30,7 @@ def run_rows(run: Run) -> Rows:
         ("Command", _text(facts.get("command"))),
         ("Started", date(facts.get("started"))),
         ("Duration", duration(facts.get("seconds"))),
-        ("Speed", f"{speed:,.1f} images per second" if _is_number(speed) else ""),
+        ("Speed", f"{speed:,.1f} images per second" if is_finite(speed) else ""),
         ("Backend", _text(facts.get("backend"))),
         ("Device", _text(facts.get("device"))),
         ("Parameters", parameters),
@@ -121,7 +122,7 @@ def setting(value: Any) -> str:
 
 def duration(seconds: Any) -> str:
     """3 min 12 s."""
-    if not _is_number(seconds):
+    if not is_finite(seconds):
         return ""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
@@ -151,7 +152,7 @@ def _flat(recipe: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
 
 
 def _count(value: Any) -> str:
-    if not _is_number(value):
+    if not is_finite(value):
         return ""
     if value >= 1e6:
         return f"{value / 1e6:,.1f} M"
@@ -160,7 +161,3 @@ def _count(value: Any) -> str:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value

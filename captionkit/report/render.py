@@ -65,11 +65,9 @@ def _policy(inlined: Mapping[str, str]) -> str:
 
 
 def _write(path: Path, html: str) -> Path:
-    # lone surrogates may come out of JSON and have no UTF-8 form
-    text = html.encode("utf-8", errors="replace").decode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
+        write_atomically(path, html)
     except OSError as error:
         raise OutputError(
             f"Cannot write the report {path}: {error.strerror}. An earlier one is untouched. "

@@ -35,10 +35,12 @@ from captionkit.errors import (
 from captionkit.evaluation import read_predictions as read_own_predictions
 from captionkit.metrics.document_frequencies import DocumentFrequencies
 from captionkit.recipe import DataConfig, Recipe
+from captionkit.report import write_report
 from captionkit.run_folder import RunFolder
 from captionkit.score_files import score_files
 from captionkit.tensors import TensorFiles
 from captionkit.tracking import SkippedImages, read_history
+from captionkit.types import TrainEvent
 
 HUGE, DEEP = "9" * 5000, "[" * 100_000
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -140,6 +142,15 @@ def test_a_processor_that_is_nested_too_deeply(tmp_path):
         Preprocessor.from_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "NaN", "Infinity", "true", '"1"'])
+@pytest.mark.parametrize("name", ["image_mean", "image_std", "rescale_factor"])
+def test_a_processor_whose_numbers_are_none(tmp_path, name, number):
+    text = f'{{"image_processor_type": "ViTImageProcessor", "{name}": {number}}}'
+    (tmp_path / "preprocessor_config.json").write_text(text, "utf-8")
+    with pytest.raises(CheckpointError, match=f"{name} should be"):
+        Preprocessor.from_checkpoint(tmp_path)
+
+
 def test_tars_that_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("CAPTIONKIT_CACHE", str(tmp_path))
     file = tmp_path / "train.tar"
@@ -215,6 +226,27 @@ def test_what_a_run_left_damaged(tmp_path):
             read_own_predictions(run.folder)
 
 
+def test_skipped_images_whose_names_are_not_utf_8(tmp_path):
+    """Where they are taken note of, and where a run goes on."""
+    file = tmp_path / "skipped.jsonl"
+    names = ("\udcff.png", "\udcfe.png")
+    for name in names:
+        skipped = SkippedImages(file, keep=True)
+        skipped(TrainEvent("skip", 1, 2, 0.5, {"image_id": name, "reason": "r"}))
+    assert skipped.reasons == SkippedImages(file, keep=True).reasons == dict.fromkeys(names, "r")
+
+
+@pytest.mark.parametrize("number", ["1e999", HUGE[:4000], "NaN", "true"])
+def test_a_report_of_a_run_with_numbers_that_are_none(tmp_path, number):
+    names = ("seconds", "images_per_second", "parameters", "trainable", "train_images", "skipped")
+    facts = ", ".join(f'"{name}": {number}' for name in names)
+    (tmp_path / "run.json").write_text(f"{{{facts}}}", "utf-8")
+    (tmp_path / "metrics.json").write_text("{}", "utf-8")
+    page = write_report(tmp_path, None, "x").read_text("utf-8")
+    assert "Folder" in page
+    assert "Training images" not in page
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -253,7 +285,7 @@ def test_scores_of_lone_surrogates_can_be_written(tmp_path):
         '{"image_id": "\\ud800", "prediction": "\\ud800", "references": ["x"]}', "utf-8"
     )
     score_files(file, None, ("wer",)).write_csv(tmp_path / "s.csv")
-    assert (tmp_path / "s.csv").read_text("utf-8").splitlines()[1] == "?,?,1.0"
+    assert (tmp_path / "s.csv").read_text("utf-8").splitlines()[1] == r"\ud800,\ud800,1.0"
 
 
 def test_document_frequencies_packed_otherwise(tmp_path):

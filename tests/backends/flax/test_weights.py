@@ -234,6 +234,9 @@ def test_a_msgpack_of_transformers_4_is_read(make, tiny, tmp_path):
     whole.write_bytes(b"\x01")
     with pytest.raises(CheckpointError, match="parameters by name"):
         load(tmp_path)
+    whole.write_bytes(b"\x81\x07\xc0")  # {7: nil}
+    with pytest.raises(CheckpointError, match="7 is no parameter's name"):
+        load(tmp_path)
 
 
 def test_a_sharded_msgpack_is_read(make, tiny, tmp_path):

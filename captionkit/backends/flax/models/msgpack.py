@@ -29,6 +29,8 @@ def read_msgpack(folder: Path) -> dict[str, numpy.ndarray]:
     tensors: dict[str, numpy.ndarray] = {}
     for path in _files(folder):
         for name, value in flatten(_restore(path)).items():
+            if not isinstance(name, str):
+                raise CheckpointError(f"{path}: {name!r:.100} is no parameter's name.")
             if not isinstance(value, numpy.ndarray):
                 raise CheckpointError(f"{path}: {name} is no array but {type(value).__name__}.")
             tensors |= [_as_torch(name.replace("/", "."), value)]
