@@ -126,10 +126,7 @@ def environment(backend, index=None, port=0):
     """Of one process alone, or of number `index` of two."""
     known = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     if backend == "flax":
-        known |= {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0",
-        }
+        known["JAX_PLATFORMS"] = "cpu"
     if index is None:
         return known
     if backend == "flax":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -140,6 +141,17 @@ def make():
         config=ved_config, vit_shapes=vit_shapes, gpt2_shapes=gpt2_shapes, shapes=ved_shapes,
         tensors=random_tensors, checkpoint=write_checkpoint,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def eight_devices(tmp_path_factory):
+    """The environment of a process whose CPU is eight devices; the session's own is kept."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags.strip(),
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -62,20 +61,11 @@ RUNS = """
 
 
 @pytest.fixture(scope="module")
-def histories(ved_folder, tmp_path_factory):
+def histories(ved_folder, eight_devices, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(RUNS), str(ved_folder),
          str(tmp_path_factory.mktemp("devices"))],
-        env={
-            **os.environ,
-            # compiled quickly, and the resumed runs not again
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-            "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0",
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        },
-        capture_output=True, text=True, timeout=900,
+        env=eight_devices, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -64,20 +63,12 @@ SCRIPT = """
 MESH = {"parallel": "mesh"}
 
 
-def tell(folder, home, runs, resumed):
+def tell(environment, folder, home, runs, resumed):
     """The histories, and what the first of eight devices held: bytes of weights and moments."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(SCRIPT), str(folder), str(home),
          json.dumps(runs), json.dumps(resumed)],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-            "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0",
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(home / "xla"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        },
-        capture_output=True, text=True, timeout=900,
+        env=environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     # what the partitioner says where activations are cut as weights are
@@ -86,10 +77,10 @@ def tell(folder, home, runs, resumed):
 
 
 @pytest.fixture(scope="module")
-def told(ved_folder, tmp_path_factory):
+def told(eight_devices, ved_folder, tmp_path_factory):
     runs = {"one": {"devices": 1}, "fsdp 8": {**MESH, "fsdp": 8}}
     resumed = {"8, then 2": ["fsdp 8", {"devices": 2, "fsdp": 2}]}
-    return tell(ved_folder, tmp_path_factory.mktemp("mesh"), runs, resumed)
+    return tell(eight_devices, ved_folder, tmp_path_factory.mktemp("mesh"), runs, resumed)
 
 
 def same(rows, expected, most=1e-5):
@@ -115,7 +106,7 @@ def test_another_number_goes_on(told):
 
 
 @pytest.mark.long
-def test_every_form_gives_the_losses_of_one_device(ved_folder, tmp_path):
+def test_every_form_gives_the_losses_of_one_device(eight_devices, ved_folder, tmp_path):
     runs = {
         "one": {"devices": 1},
         "mesh": MESH,
@@ -129,7 +120,7 @@ def test_every_form_gives_the_losses_of_one_device(ved_folder, tmp_path):
         "2 x 4, then pmap": ["2 x 4", {"parallel": "pmap", "fsdp": 1}],
         "8, then one": ["8", {"devices": 1, "fsdp": 1}],
     }
-    histories = tell(ved_folder, tmp_path, runs, resumed)["histories"]
+    histories = tell(eight_devices, ved_folder, tmp_path, runs, resumed)["histories"]
     for name in ("mesh", "2 x 4", "one, then 8", "2 x 4, then one", "2 x 4, then pmap"):
         same(histories[name], histories["one"])
     for name in ("8", "8, then one"):
