@@ -76,7 +76,8 @@ def test_a_killed_process_takes_the_other_along(git_folder, photos, tmp_path, vi
     a_killed_process_takes_the_other_along("torch", arguments, victim)
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
 def test_captions_go_on_after_a_kill(git_folder, photos, tmp_path, victim):
     a_killed_caption_run_goes_on("torch", git_folder, photos, tmp_path, victim)
 
