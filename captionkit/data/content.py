@@ -22,6 +22,7 @@ from PIL import Image
 
 from captionkit.data.arrow import listed
 from captionkit.data.images import formats
+from captionkit.whole_files import whole_file
 
 if TYPE_CHECKING:
     from captionkit.data.dataset import CaptionDataset
@@ -96,11 +97,9 @@ def _remembered(
         )
     values = np.array(found, dtype=np.str_)
     if file is not None:
-        partial = file.with_name(f".{file.name}.{os.getpid()}.npy")
-        with contextlib.suppress(OSError):  # nowhere to keep it: looked at again next time
-            file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(partial, values)
-            os.replace(partial, file)
+        # nowhere to keep it: looked at again next time
+        with contextlib.suppress(OSError), whole_file(file) as partial, open(partial, "wb") as sink:
+            np.save(sink, values)
     return values
 
 

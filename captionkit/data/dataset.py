@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import operator
 import os
@@ -16,6 +15,7 @@ from captionkit.data import arrow, columns, order
 from captionkit.data.image_column import ImageColumn, ImageParts
 from captionkit.errors import DataError, OutputError
 from captionkit.types import Example
+from captionkit.whole_files import whole_file
 
 if TYPE_CHECKING:
     import datasets
@@ -75,22 +75,16 @@ class CaptionDataset:
 
         cache_file = Path(cache_file)
         if not cache_file.exists():
-            # whole or not at all, also when several processes write it at once
-            partial = cache_file.with_name(f".{cache_file.name}.{os.getpid()}.partial")
             try:
-                cache_file.parent.mkdir(parents=True, exist_ok=True)
-                with pa.OSFile(str(partial), "wb") as sink:
-                    arrow.write_rows(rows, sink, name, allow_urls)
-                cls.from_file(partial, name)
-                os.replace(partial, cache_file)
+                with whole_file(cache_file) as partial:
+                    with pa.OSFile(str(partial), "wb") as sink:
+                        arrow.write_rows(rows, sink, name, allow_urls)
+                    cls.from_file(partial, name)
             except OSError as error:
                 raise OutputError(
                     f"{name}: {cache_file} cannot be written ({error.strerror or error}). Set "
                     "CAPTIONKIT_CACHE to a folder that can."
                 ) from None
-            finally:
-                with contextlib.suppress(OSError):
-                    partial.unlink()
         return cls.from_file(cache_file, name)
 
     @classmethod

@@ -28,6 +28,7 @@ from PIL import Image, __version__, features
 import captionkit
 from captionkit.data.dataset import cache_dir
 from captionkit.errors import ConfigError, OutputError
+from captionkit.whole_files import whole_file
 
 if TYPE_CHECKING:
     from captionkit.data.preprocess import Preprocessor
@@ -111,14 +112,9 @@ class DecodedCache:
             warnings.warn(f"{path} is damaged; the images are decoded anew.", stacklevel=4)
             path.unlink()
         _evict(path.parent, int(gigabytes * 1e9) - size)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            with open(partial, "wb") as file:
-                file.write(header)
-                file.truncate(size)  # sparse: it takes the disk that is filled
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as partial, open(partial, "wb") as file:
+            file.write(header)
+            file.truncate(size)  # sparse: it takes the disk that is filled
         return cls(path, header, slots, shape)
 
     def read(

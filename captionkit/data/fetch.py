@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captionkit.errors import ImageError
+from captionkit.whole_files import whole_file
 
 URL_SECONDS = 30.0
 URL_BYTES = 64 * 2**20
@@ -89,11 +90,9 @@ class RemoteImage:
         with contextlib.suppress(OSError):
             return kept.read_bytes()
         content = fetch(self.url)
-        partial = kept.with_name(f".{kept.name}.{os.getpid()}.{threading.get_ident()}")
-        with contextlib.suppress(OSError):  # a full disk: it is fetched again next time
-            kept.parent.mkdir(parents=True, exist_ok=True)
+        # a full disk: it is fetched again next time
+        with contextlib.suppress(OSError), whole_file(kept) as partial:
             partial.write_bytes(content)
-            os.replace(partial, kept)
         return content
 
 

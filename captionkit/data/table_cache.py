@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from captionkit.whole_files import whole_file
 
 if TYPE_CHECKING:
     import datasets
@@ -81,16 +82,9 @@ def _write(table: pa.Table, file: Path) -> None:
     import pyarrow as pa
 
     schema = table.schema.with_metadata({_ROWS: str(len(table)).encode()})
-    # whole or not at all, also when several processes write it at once
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            pa.OSFile(str(partial), "wb") as sink,
-            pa.ipc.new_stream(sink, schema) as writer,
-        ):
-            writer.write_table(table, max_chunksize=_ROWS_PER_BATCH)
-        os.replace(partial, file)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    with (
+        whole_file(file) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as writer,
+    ):
+        writer.write_table(table, max_chunksize=_ROWS_PER_BATCH)

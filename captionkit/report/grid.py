@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 from PIL import Image, ImageFont
 
 from captionkit.errors import ConfigError, OutputError
+from captionkit.whole_files import whole_file
 
 _MUTED, _ACCENT = "#5d625c", "#0b6b5d"
 _CELL, _GAP = 3.1, 0.3  # inches: an image's side, and the space around it
@@ -57,17 +56,12 @@ def write_grid(
             for i, caption in enumerate(captions)
         ],
     )
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
+        with whole_file(path) as draft, warnings.catch_warnings():
             # a caption may hold signs that the font lacks; they are drawn as boxes
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure.savefig(draft, format="png", dpi=150)
-        os.replace(draft, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         raise OutputError(f"Cannot write {path}: {error.strerror}.") from None
     return path
 
