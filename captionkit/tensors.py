@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,31 @@ def conversion_hint(folder: Path) -> str:
         )
     names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
     return f"It holds: {names}."
+
+
+def weights_do_not_fit(
+    where: object, missing: Iterable[str], unknown: Iterable[str], wrong: Iterable[str] = ()
+) -> CheckpointError:
+    """The error for tensors that are not those of a model; the first few of each kind are named.
+
+    wrong: names with the shapes that there are and that there should be.
+    """
+    return CheckpointError(
+        f"The weights in {where} do not fit its config.\n"
+        f"  missing from the file: {_some(missing)}\n"
+        f"  unknown to the model: {_some(unknown)}\n"
+        f"  of another shape: {_some(wrong)}\n"
+        "Check that config.json belongs to these weights."
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    def by_layer(name: str) -> list[Any]:
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+    ordered = sorted(names, key=by_layer)
+    more = f" and {len(ordered) - 6} more" if len(ordered) > 6 else ""
+    return (", ".join(ordered[:6]) + more) or "none"
 
 
 def _files_by_tensor(folder: Path) -> dict[str, Path]:

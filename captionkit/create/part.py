@@ -14,7 +14,7 @@ import numpy
 from captionkit.errors import CheckpointError, first_line
 from captionkit.models import model_type
 from captionkit.tensor_names import canonical
-from captionkit.tensors import TensorFiles
+from captionkit.tensors import TensorFiles, weights_do_not_fit
 
 Tensors = dict[str, numpy.ndarray]
 
@@ -101,14 +101,8 @@ def check_layers(part: Part, tensors: Mapping[str, Any], depths: Mapping[str, in
         rests = {match[2] for match in matches} or {"*"}
         expected |= {f"{stack}.{layer}.{rest}" for layer in range(depth) for rest in rests}
         found |= {match[0] for match in matches}
-    missing, unknown = sorted(expected - found), sorted(found - expected)
-    if missing or unknown:
-        raise CheckpointError(
-            f"The weights in {part.folder} do not fit its config.\n"
-            f"  missing from the file: {', '.join(missing[:6]) or 'none'}\n"
-            f"  unknown to the model: {', '.join(unknown[:6]) or 'none'}\n"
-            "Check that config.json belongs to these weights."
-        )
+    if expected != found:
+        raise weights_do_not_fit(part.folder, expected - found, found - expected)
 
 
 def normal(name: str, shape: tuple[int, ...], std: float, seed: int) -> numpy.ndarray:

@@ -13,6 +13,7 @@ from captionkit.backends.torch.families import family_of
 from captionkit.errors import CheckpointError
 from captionkit.freezing import matching
 from captionkit.models import has_weights
+from captionkit.tensors import weights_do_not_fit
 
 # in files of older versions: constants that are no weights
 _BUFFERS = ("position_ids", ".attn.bias", ".attn.masked_bias", ".crossattention.masked_bias",
@@ -91,24 +92,13 @@ def _config(folder: Path, trust_remote_code: bool) -> Any:
 def _check_complete(folder: Path, info: dict[str, Any], unused: Sequence[str]) -> None:
     lacked = set(info.get("missing_keys", ()))
     unknown = {name for name in info.get("unexpected_keys", ()) if not name.endswith(_BUFFERS)}
-    missing, unexpected = (sorted(names - matching(names, unused)) for names in (lacked, unknown))
-    mismatched = sorted(
-        f"{name} is {tuple(found)}, the model's {tuple(expected)}"
+    missing, unexpected = (names - matching(names, unused) for names in (lacked, unknown))
+    mismatched = [
+        f"{name} is {tuple(found)} instead of {tuple(expected)}"
         for name, found, expected in info.get("mismatched_keys", ())
-    )
+    ]
     if missing or mismatched or unexpected:
-        raise CheckpointError(
-            f"The weights in {folder} do not fit its config.\n"
-            f"  missing from the file: {_some(missing)}\n"
-            f"  unknown to the model: {_some(unexpected)}\n"
-            f"  of another shape: {_some(mismatched)}\n"
-            "Check that config.json belongs to these weights."
-        )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return (", ".join(names[:6]) + more) or "none"
+        raise weights_do_not_fit(folder, missing, unexpected, mismatched)
 
 
 def _first_lines(error: BaseException) -> str:

@@ -6,7 +6,6 @@ the layer; the tensors of all layers are stacked along a new first axis.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy
 
 from captionkit.errors import CheckpointError
+from captionkit.tensors import weights_do_not_fit
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,7 @@ def to_flax(
             value[...] = TRANSFORMS[row.transform][0](tensor)
         params[row.flax] = values if stacked else values[0]
     if missing or unknown or wrong:
-        raise CheckpointError(
-            f"The weights in {where} do not fit its config.\n"
-            f"  missing from the file: {_some(missing)}\n"
-            f"  unknown to the model: {_some(unknown)}\n"
-            f"  of another shape: {_some(wrong)}\n"
-            "Check that config.json belongs to these weights."
-        )
+        raise weights_do_not_fit(where, missing, unknown, wrong)
     return nest(params)
 
 
@@ -197,13 +191,3 @@ def _names(row: Row, shape: tuple[int, ...]) -> list[str]:
 
 def _shape(tensor: numpy.ndarray, row: Row) -> tuple[int, ...]:
     return TRANSFORMS[row.transform][0](tensor).shape
-
-
-def _some(names: Sequence[str]) -> str:
-    ordered = sorted(names, key=lambda name: [int(s) if s.isdigit() else s for s in _parts(name)])
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return (", ".join(ordered[:6]) + more) or "none"
-
-
-def _parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)
