@@ -37,7 +37,7 @@ def is_finite(value: Any) -> bool:
 
 def check_types(config: Any) -> None:
     """Check every field against its annotation; turn what files spell differently into its type."""
-    hints = _hints(type(config))
+    hints = _hints(config.__class__)
     for f in dataclasses.fields(config):
         value = _coerce(getattr(config, f.name), hints[f.name])
         if value is _WRONG:

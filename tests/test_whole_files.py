@@ -19,9 +19,14 @@ def test_what_was_written_is_there_when_the_block_ends(tmp_path):
 def test_an_error_leaves_what_was_there(tmp_path):
     file = tmp_path / "b.txt"
     file.write_text("old")
-    with pytest.raises(KeyboardInterrupt), whole_file(file) as partial:
-        partial.write_text("ne")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with whole_file(file) as partial:
+            partial.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
     assert file.read_text() == "old"
 

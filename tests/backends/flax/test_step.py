@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 
 import jax
@@ -18,7 +19,8 @@ from captionkit.backends.flax.optimizer import (
     trained_tensors,
     unflatten,
 )
-from captionkit.backends.flax.step import compile_step, initial_state, train_step
+from captionkit.backends.flax.parallel import Pmap
+from captionkit.backends.flax.step import initial_state, train_step
 from captionkit.errors import ConfigError
 from captionkit.recipe import TrainingConfig
 
@@ -132,8 +134,10 @@ def trained(freeze=()):
 
 def train(training, batches, freeze=(), precision="fp32", logits=toy_logits, rate=0.05, **changed):
     step = functools.partial(train_step, logits=logits, training=training, trained=trained(freeze))
-    step = compile_step(step, jax.devices()[:1])
+    devices = Pmap(jax.devices()[:1])
+    step = devices.compile(step)
     state = initial_state(toy_params(), training, trained(freeze), precision)._replace(**changed)
+    state = devices.place(state)
     rows = []
     for batch in batches:
         state, metrics = step(state, batch, np.float32(rate), jax.random.key(0))
@@ -221,6 +225,14 @@ def test_updates_are_adamw_as_published(settings, frozen_layers, passes):
     assert means == pytest.approx(losses, rel=1e-5)
     assert [row["grad_norm"] for row in rows] == pytest.approx(norms, rel=1e-4)
     assert int(state.step) == 6
+
+
+def test_it_is_compiled_once(caplog):
+    training = TrainingConfig(label_smoothing=0.3)  # of no other test: nothing is kept of it
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        train(training, list(toy_batches(3)))
+    told = [row.getMessage() for row in caplog.records if "jit(with_gradients)" in row.getMessage()]
+    assert len([text for text in told if text.startswith("Finished XLA compilation")]) == 1
 
 
 def test_an_update_without_any_target_moves_nothing_by_its_gradient():
