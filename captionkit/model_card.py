@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captionkit.report.measures import label
+
 if TYPE_CHECKING:
     from captionkit.evaluation import Prediction
     from captionkit.recipe import Recipe
 
-_NAMES = {"wer": "WER", "cer": "CER", "cider": "CIDEr", "rougeLsum": "ROUGE-Lsum"}
 _SAMPLES = 8
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _MARK = re.compile(r"<!-- written by captionkit ([0-9a-f]{16}) -->\n\Z")
@@ -75,7 +76,7 @@ def _evaluation(
         "",
         "| metric | value |",
         "| --- | --- |",
-        *(f"| {_cell(_NAMES.get(key, key))} | {value:.4g} |" for key, value in metrics.items()),
+        *(f"| {_cell(label(key))} | {value:.4g} |" for key, value in metrics.items()),
         "",
         "## Sample captions",
         "",

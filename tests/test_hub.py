@@ -31,6 +31,7 @@ def test_the_card_has_metrics_and_samples_as_plain_text(run):
     assert "base_model: microsoft/git-base" in card
     assert 'captionkit.load("me/my-captioner")' in card
     assert "| WER | 0.2134 |" in card
+    assert "| ROUGE-L | 81.5 |" in card
     assert r"| 1 | a \| b \<script\> | \[a\](x) |" in card
     assert "| 2 | two lines |  |" in card
 
