@@ -41,7 +41,8 @@ def connect() -> None:
     try:
         if not jax.distributed.is_initialized():
             # SIGTERM is ours: a run saves a checkpoint and stops
-            jax.config.update("jax_enable_preemption_service", False)
+            if hasattr(jax.config, "jax_enable_preemption_service"):  # since jax 0.8.2
+                jax.config.update("jax_enable_preemption_service", False)
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
             jax.distributed.initialize(
                 address, count, index,

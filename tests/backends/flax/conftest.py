@@ -145,12 +145,14 @@ def make():
 
 @pytest.fixture(scope="session")
 def eight_devices(tmp_path_factory):
-    """The environment of a process whose CPU is eight devices; the session's own is kept."""
+    """The environment of a process whose CPU is eight devices and whose warnings are errors."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     return {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         **os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags.strip(),
+        # old libraries call what their own dependencies have deprecated since
+        "PYTHONWARNINGS": "error,ignore::DeprecationWarning",
     }  # fmt: skip
 
 

@@ -63,7 +63,7 @@ RUNS = """
 @pytest.fixture(scope="module")
 def histories(ved_folder, eight_devices, tmp_path_factory):
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(RUNS), str(ved_folder),
+        [sys.executable, "-c", textwrap.dedent(RUNS), str(ved_folder),
          str(tmp_path_factory.mktemp("devices"))],
         env=eight_devices, capture_output=True, text=True, timeout=900,
     )  # fmt: skip

@@ -66,7 +66,7 @@ MESH = {"parallel": "mesh"}
 def tell(environment, folder, home, runs, resumed):
     """The histories, and what the first of eight devices held: bytes of weights and moments."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(SCRIPT), str(folder), str(home),
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder), str(home),
          json.dumps(runs), json.dumps(resumed)],
         env=environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip

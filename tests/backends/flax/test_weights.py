@@ -235,7 +235,7 @@ def test_a_msgpack_of_transformers_4_is_read(make, tiny, tmp_path):
     with pytest.raises(CheckpointError, match="parameters by name"):
         load(tmp_path)
     whole.write_bytes(b"\x81\x07\xc0")  # {7: nil}
-    with pytest.raises(CheckpointError, match="7 is no parameter's name"):
+    with pytest.raises(CheckpointError, match=r"7 is no parameter's name|int is not allowed"):
         load(tmp_path)
 
 
