@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 360, 170
 LEFT, RIGHT, TOP, BOTTOM = 40, 350, 24, 140
 _MOST_BINS = 14
 _MOST_TICKS = 7
+_LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ def histogram(
     unit: str = "images",
     whole: bool = False,
 ) -> Histogram | None:
-    """Bin one set of finite values, or two in equal bins as shares.
+    """Bin one set of values, or two in equal bins as shares.
 
-    None where the first is empty.
+    Values beyond a million million, which only a damaged file holds, are left out. None where the
+    first set is empty.
     """
+    values, second = ([v for v in some if abs(v) <= _LARGEST] for some in (values, second))
     if not values:
         return None
     edges, is_open = _edges(key, [*values, *second], whole)
@@ -115,7 +118,7 @@ def _edges(key: str, values: Sequence[float], whole: bool) -> tuple[list[float],
     is_open = len(values) >= 20 and 0 < 2 * most < ordered[-1]
     if is_open:
         high = most
-    if not high > low:
+    if high - low < 1e-9:  # the edges have ten places
         high = low + 1
     step = nice_step((high - low) / _MOST_BINS)
     if whole:

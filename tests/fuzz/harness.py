@@ -36,11 +36,18 @@ class Endless(BaseException):
     """An input that still takes work after ENDLESS seconds; no `except Exception` catches it."""
 
 
-def fuzz(target: str, make: Maker, read: Callable[[Any], object], refuses: bool = True) -> None:
+def fuzz(
+    target: str,
+    make: Maker,
+    read: Callable[[Any], object],
+    refuses: bool = True,
+    memory: int = MEMORY,
+) -> None:
     """Call `read` with many inputs that `make` makes; only errors of our own may come out of it.
 
     Each of them has to say something. Fails also where all inputs are read, or all refused: then
-    the inputs test nothing. refuses: whether `read` refuses any at all.
+    the inputs test nothing. refuses: whether `read` refuses any at all. memory: bytes that all of
+    it may take at a time.
     """
     outcomes: Counter[str] = Counter()
     distinct: set[bytes] = set()
@@ -67,7 +74,7 @@ def fuzz(target: str, make: Maker, read: Callable[[Any], object], refuses: bool 
         max_examples=EXAMPLES, derandomize=SEED is None, database=None, deadline=None,
         suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
     )(run)  # fmt: skip
-    with memory_bound(target):
+    with memory_bound(target, memory):
         run()
     if LOG:
         row = {"target": target, "seed": SEED, "inputs": outcomes.total(),
@@ -98,7 +105,7 @@ def watched() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def memory_bound(what: str, most: int = MEMORY) -> Iterator[None]:
+def memory_bound(what: str, most: int) -> Iterator[None]:
     """Fail where the process held more than `most` bytes more than it began with, on Linux."""
     if not sys.platform.startswith("linux"):
         yield

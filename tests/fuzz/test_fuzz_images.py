@@ -65,6 +65,9 @@ TOKENS = [
     b"II*\0",
 ]
 
+# one of Pillow's 179 million pixels in colour, with its transparency, and its copy on white
+LARGEST = 3 * 2**30
+
 
 def large_png(dice: Dice) -> bytes:
     """A header that announces any size, checksums and all, and data that do not go with it."""
@@ -92,7 +95,7 @@ def test_open_image(tmp_path):
         assert picture.mode == "RGB"
         assert preprocess.read(str(file), fast_jpeg=True).shape == (8, 8, 3)
 
-    fuzz("image", MAKE, read)
+    fuzz("image", MAKE, read, memory=LARGEST)
 
 
 def test_doctor_of_images():
@@ -101,4 +104,4 @@ def test_doctor_of_images():
         if any(kind == "unreadable" for kind, _ in facts.problems):
             open_image(content)  # what it says is so: this is refused
 
-    fuzz("doctor's images", MAKE, read)
+    fuzz("doctor's images", MAKE, read, memory=LARGEST)

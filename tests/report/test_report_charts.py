@@ -183,5 +183,15 @@ def test_two_sets_are_compared_as_shares():
     assert chart.y_title == "% of images"
 
 
+@pytest.mark.parametrize("strange", [1e-320, -1e-320, 1e15, -1e300, 1.7e308, float("inf"), 1e-10])
+@pytest.mark.parametrize("key", ["wer", "confidence"])
+def test_values_that_no_picture_can_show(key, strange):
+    for values in ([strange], [strange, 0.5], [strange, -1.7e308, 1e12]):
+        chart = histogram(key, values, values[:1])
+        shown = [value for value in values if abs(value) <= 1e12]
+        counts = [int(re.findall(r": (\d+)", bar.text)[0]) for bar in chart.bars] if chart else []
+        assert sum(counts) == len(shown)
+
+
 def test_no_values_no_histogram():
     assert histogram("wer", []) is None
