@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -49,9 +49,10 @@ _MODEL_FILES = (
 _OF_DISKS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE,
 }  # fmt: skip
+# not best_metric and load_best: the evaluation on record is that of the weights that they chose
 _MAY_CHANGE = {
     "epochs", "max_steps", "logging_steps", "eval_steps", "save_steps", "save_total_limit",
-    "early_stopping_patience", "metrics", "best_metric", "load_best", "eval_batch_size",
+    "early_stopping_patience", "metrics", "eval_batch_size",
     "push_to_hub", "hub_model_id", "trust_remote_code", "on_bad_image", "workers", "image_cache_gb",
     "data_dir", "train_file", "validation_file", "test_file", "backend_options", "output_dir",
     "resume", "overwrite_output_dir", *field_names("decoding"),
@@ -67,6 +68,7 @@ class RunFolder:
         self.recipe = self.folder / "recipe.yaml"
         self.history = self.folder / "history.jsonl"
         self.skipped = self.folder / "skipped.jsonl"
+        self._earlier = self.root / ".earlier"
 
     def check(self, recipe: Recipe) -> None:
         """Raise OutputError unless the run may and can write here. Changes nothing."""
@@ -130,7 +132,8 @@ class RunFolder:
     def locked(self, recipe: Recipe, resume_step: int | None) -> Iterator[RunFolder]:
         """Make the folder ready for the run, for this run alone; failures are OutputErrors.
 
-        The lock is the operating system's and dies with the process.
+        The lock is the operating system's and dies with the process. An earlier run that is to be
+        overwritten is put aside, and is back where this one ends before it has `started`.
         """
         if not is_main_process():
             yield self
@@ -142,7 +145,10 @@ class RunFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             with lock:
                 self._prepare(recipe, resume_step)
-                yield self
+                try:
+                    yield self
+                finally:
+                    self._bring_back_earlier_run()
         except filelock.Timeout:
             raise OutputError(
                 f"Another run is writing to {self.root}. Wait for it, or choose another folder."
@@ -168,8 +174,10 @@ class RunFolder:
             remove_temporary_files(self.folder)
             if resume_step is not None:
                 self._set_aside_later_than(resume_step)
-            elif not self._is_unused():
-                self._remove_earlier_run()
+            else:
+                self._bring_back_earlier_run()  # that of a process which was killed
+                if not self._is_unused():
+                    _move(self._files_of_run(), self.root, self._earlier)
             kept = recipe.replace(resume=False, overwrite_output_dir=False)
             write_atomically(self.recipe, kept.to_yaml())
         except OSError as error:
@@ -210,19 +218,29 @@ class RunFolder:
                 shutil.rmtree(aside, ignore_errors=True)
                 checkpoint.rename(aside)
 
-    def _remove_earlier_run(self) -> None:
-        for checkpoint in all_checkpoints(self.root):
-            shutil.rmtree(checkpoint)
-        for path in self.folder.iterdir():
-            if path.name == ".lock":
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        for pattern in _MODEL_FILES:
-            for path in self.root.glob(pattern):
-                path.unlink()
+    def started(self) -> None:
+        """The run is under way: what it overwrites is removed for good."""
+        if is_main_process():
+            shutil.rmtree(self._earlier, ignore_errors=True)
+
+    def _files_of_run(self) -> list[Path]:
+        return [
+            *all_checkpoints(self.root),
+            *(path for path in self.folder.iterdir() if path.name != ".lock"),
+            *(path for pattern in _MODEL_FILES for path in self.root.glob(pattern)),
+        ]
+
+    def _bring_back_earlier_run(self) -> None:
+        if not self._earlier.is_dir():
+            return
+        refused = self.root / ".refused"  # what the run wrote that did not get to its start
+        shutil.rmtree(refused, ignore_errors=True)
+        _move(self._files_of_run(), self.root, refused)
+        kept = [path for path in self._earlier.iterdir() if path.name != self.folder.name]
+        inside = self._earlier / self.folder.name
+        _move([*kept, *(inside.iterdir() if inside.is_dir() else ())], self._earlier, self.root)
+        shutil.rmtree(self._earlier)
+        shutil.rmtree(refused)
 
     def metrics(self) -> dict[str, float]:
         """The metrics of the weights that were kept."""
@@ -329,3 +347,12 @@ def _write_pages(
 def _pictures(dataset: CaptionDataset, image_ids: list[str]) -> Callable[[int], PIL.Image.Image]:
     position = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
     return lambda row: dataset[position[image_ids[row]]].image
+
+
+def _move(paths: Iterable[Path], home: Path, destination: Path) -> None:
+    """Move files and folders of `home` to the same places in `destination`."""
+    destination.mkdir(exist_ok=True)
+    for path in paths:
+        target = destination / path.relative_to(home)
+        target.parent.mkdir(exist_ok=True)
+        os.replace(path, target)

@@ -35,6 +35,7 @@ class Tracking:
     """
 
     def __init__(self, run: RunFolder, resume_step: int | None = None):
+        self.run = run
         self.started = datetime.now(UTC)
         self.bar = ProgressBar()
         self.history = tuple(_rows_until(run.history, resume_step))
@@ -61,6 +62,7 @@ class Tracking:
         now = time.perf_counter()
         if event.kind == "start":
             self.facts = dict(event.values)
+            self.run.started()
         elif event.kind == "step":
             self.seconds_since_log += now - self.clock
             self.images_since_log += event.values["images"]

@@ -194,7 +194,15 @@ def test_overwriting_happens_only_when_all_else_is_in_order(git_folder, pairs, t
     before = (first.output_dir / "model.safetensors").read_bytes()
     with pytest.raises(ConfigError):
         run(git_folder, pairs, first.output_dir, overwrite_output_dir=True, precision="fp16")
+    with pytest.raises(ConfigError, match="matches no tensor"):
+        run(git_folder, pairs, first.output_dir, overwrite_output_dir=True, freeze=["nothing.*"])
+    with pytest.raises(ConfigError, match="need validation images"):
+        run(
+            git_folder, pairs, first.output_dir,
+            overwrite_output_dir=True, test_size=0, best_metric="wer",
+        )  # fmt: skip
     assert (first.output_dir / "model.safetensors").read_bytes() == before
+    assert (first.output_dir / "checkpoint-2").exists()
     (first.output_dir / "notes.md").write_text("mine")
     again = run(git_folder, pairs, first.output_dir, overwrite_output_dir=True, max_steps=3)
     assert [row["step"] for row in again.history] == [2, 3]
