@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captionkit.data.tables import csv_rows
 from captionkit.errors import DataError
 
 # The first of these that a row has names the image.
@@ -95,7 +94,7 @@ def _rows(path: Path, content: Any = None) -> Iterable[Mapping[str, Any]]:
     elif ending in (".jsonl", ".ndjson"):
         rows = [_parsed(line, path, i) for i, line in enumerate(_lines(path), 1) if line.strip()]
     elif ending in (".csv", ".tsv"):
-        rows = _csv_rows(path, "\t" if ending == ".tsv" else ",")
+        rows = [row for _, row in csv_rows(_text(path), path)]
     elif ending == ".txt":
         rows = [{"caption": line} for line in _lines(path)]
     else:
@@ -140,13 +139,6 @@ def _list_in_a_cell(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-def _csv_rows(path: Path, delimiter: str) -> list[dict[str, Any]]:
-    try:
-        return list(csv.DictReader(io.StringIO(_text(path), newline=""), delimiter=delimiter))
-    except csv.Error as error:
-        raise DataError(f"{path} is not a valid table: {error}.") from None
 
 
 def _lines(path: Path) -> list[str]:

@@ -155,6 +155,12 @@ def test_document_frequencies_reach_cider(tmp_path):
         ("p.jsonl", '{"caption": "a"}', "names its images and .* does not"),
         ("p.csv", "", "no captions in"),
         ("p.csv", "image_id,sth\n139,a\n", "Row 1 of .* has no caption"),
+        (
+            "p.csv",
+            "image_id,caption\n139,a dog, on grass\n",
+            "line 2: 3 fields, but the header has 2",
+        ),
+        ("p.csv", 'image_id,caption\n139,"a dog\n285,a cat\n', "line 3: not valid csv"),
     ],
 )
 def test_bad_files(tmp_path, name, content, message):

@@ -23,7 +23,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     text = read_text(file)
     if file.suffix.lower() in CSV_ENDINGS:
-        return _csv(text, file)
+        return csv_rows(text, file)
     if text.lstrip().startswith("["):
         return _json_list(text, file)
     return _json_lines(text, file)
@@ -45,7 +45,8 @@ def read_text(file: Path) -> str:
         ) from None
 
 
-def _csv(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def csv_rows(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a csv or tsv file with the numbers of their lines. Raises DataError."""
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     # strict: an unclosed quote would otherwise swallow the rest of the file
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
