@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from captionkit import checkpoints, hub, models, registry
+from captionkit.caption_arguments import check_batch_size
 from captionkit.create import create
-from captionkit.data import IN_MEMORY, load_dataset, load_splits
+from captionkit.data import IN_MEMORY, load_splits
 from captionkit.errors import CheckpointError, ConfigError, TrainingInterrupted
+from captionkit.evaluated_data import evaluated_dataset
 from captionkit.evaluation import Evaluation, Evaluator, evaluate_captioner
 from captionkit.interrupt import stop_requested_by_signal
 from captionkit.metrics import metric_objects, score
@@ -196,8 +198,9 @@ def evaluate(
     objects; default: those of the run that trained the model, else "wer" and "rouge"; none with an
     empty list. settings: fields of `DataConfig` (`data_dir=`, `split=` with
     "validation" as default, ...) and of `Decoding`. seed: of the split, where the source has no
-    validation images of its own; it and `test_size` are by default those of the run that trained
-    the model, so that nothing it was trained on is evaluated. output_dir: where predictions and a
+    validation images of its own. On the data that the model was trained on it, `test_size`, the
+    filters and the split are by default those of that run, so that nothing it was trained on is
+    evaluated. output_dir: where predictions and a
     report are written; nothing is written without it.
 
     Raises what `load` does, `DataError`, `ImageError` unless on_bad_image is "skip", `MetricError`
@@ -217,13 +220,9 @@ def evaluate(
     if metrics is None:
         metrics = (trained_with or Recipe()).training.metrics
     scorers = metric_objects(metrics) if metrics else []
+    check_batch_size(batch_size)
     model = load(captioner) if isinstance(captioner, (str, Path)) else captioner
-    if trained_with is not None:
-        data = {"test_size": trained_with.data.test_size, **data}
-        seed = trained_with.training.seed if seed is None else seed
-    examples = load_dataset(
-        dataset, seed=42 if seed is None else seed, **{"split": "validation", **data}
-    )
+    examples = evaluated_dataset(dataset, data, seed, trained_with)
     defaults = getattr(model, "defaults", {})
     started = time.perf_counter()
     result = evaluate_captioner(

@@ -24,11 +24,16 @@ def check_arguments(
     for name in decoding:
         if name not in known:
             raise unknown_setting(name, [*known, "batch_size", "token_probabilities", "seeds"])
+    check_batch_size(batch_size)
+    return Decoding(**{**defaults, **decoding})
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise ConfigError unless it is a whole number from 1 on."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(
             f"batch_size={batch_size!r} is not possible: it must be a whole number, at least 1."
         )
-    return Decoding(**{**defaults, **decoding})
 
 
 def check_seeds(seeds: Sequence[int] | None, images: int) -> list[int] | None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import captionkit
 from captionkit.data.dataset import CaptionDataset
-from captionkit.errors import DataError, ImageError, MetricError
+from captionkit.errors import ConfigError, DataError, ImageError, MetricError
 from captionkit.evaluation import Evaluator, evaluate_captioner, read_predictions
 from captionkit.recipe import Decoding
 from captionkit.types import Caption, Scores
@@ -60,6 +60,12 @@ def test_scores_do_not_depend_on_the_batch_size(dataset, batch_size):
     assert [p.references for p in result.predictions] == [tuple(r) for r in REFERENCES]
     assert result.predictions[0].metrics == {"wer": 0.0}
     assert all(decoding["num_beams"] == 3 for _, decoding in captioner.calls)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+def test_a_batch_size_that_is_not_possible(dataset, size):
+    with pytest.raises(ConfigError, match=r"batch_size=.* at least 1"):
+        captionkit.evaluate(Parrot(TEXTS), dataset, batch_size=size)
 
 
 def test_metrics_may_be_objects_of_ones_own(dataset):

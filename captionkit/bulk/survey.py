@@ -79,7 +79,8 @@ def look(
     for item in items:
         key = key_of(item, home)
         known = digest(key)
-        if journal.has_failed(known) and not config.retry_failed:
+        # an image that stopped an earlier run is to be read, not passed over
+        if journal.has_failed(known) and not config.retry_failed and config.on_bad_image != "stop":
             yield Looked(item, key, "failed")
             continue
         if problem := item.problem or target.problem(item, key):

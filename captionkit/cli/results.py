@@ -43,7 +43,7 @@ def evaluate(arguments: list[str]) -> None:
     from captionkit.api import load
 
     captioner = load(given.model, given.backend, given.device, None, given.trust_remote_code)
-    data = {"split": given.data.split, **given_on(arguments, given.data)}
+    data = given_on(arguments, given.data)
     name = data.pop("dataset", "")
     folder = Path(given.output_dir or _evaluation_folder(given.model, name, given.data.split))
     result = run(

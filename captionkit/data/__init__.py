@@ -38,26 +38,20 @@ def load_dataset(
         if setting not in known:
             raise unknown_setting(setting, known)
     config = DataConfig(dataset=name if isinstance(name, str) else IN_MEMORY, **settings)
-    if config.mix:
-        return _one_split_of_a_mixture(config, split, seed)
-    config, source = find_source(config, None if isinstance(name, str) else name)
-
     dataset: Any
-    if not isinstance(name, (str, dict)):
-        dataset = _read(source, config, "train")
-    elif split == "train":
-        dataset = _train_and_validation(config, seed, source)[0]
-    elif split in _VALIDATION:
-        # its own one is loaded alone: the training images need not be there
-        own = None if config.streaming else _read(source, config, "validation")
-        dataset = own or _train_and_validation(config, seed, source)[1]
+    if config.mix:
+        what, dataset = "mixture", _one_split_of_a_mixture(config, split, seed)
     else:
-        dataset = _read(source, config, split)
+        config, source = find_source(config, None if isinstance(name, str) else name)
+        what = f"dataset {config.dataset!r}"
+        if isinstance(name, (str, dict)):
+            dataset = _one_split(config, source, split, seed)
+        else:
+            dataset = _limited(_read(source, config, "train"), config, split)
     if dataset is None:
         held_out = ", and test_size=0 holds none out" if split in _VALIDATION else ""
-        raise DataError(f"The dataset {config.dataset!r} has no split {split!r}{held_out}.")
-    limit = config.max_train_samples if split == "train" else config.max_eval_samples
-    return _limited(dataset, config, limit)
+        raise DataError(f"The {what} has no split {split!r}{held_out}.")
+    return dataset
 
 
 def load_splits(
@@ -68,16 +62,15 @@ def load_splits(
     `in_memory` is a dataset to take instead of the one that the configuration names. Raises
     ConfigError, DataError or HubError.
     """
-    if config.mix and in_memory is None:
+    if config.mix:
+        if in_memory is not None:
+            raise ConfigError("Data in memory cannot be beside mix: give one of them.")
         from captionkit.data.mixing import load_mixture
 
         return load_mixture(config, lambda part: load_splits(part, seed))
     config, source = find_source(config, in_memory)
     train, validation = _train_and_validation(config, seed, source)
-    train = _limited(train, config, config.max_train_samples)
-    if validation is not None:
-        validation = _limited(validation, config, config.max_eval_samples)
-    return train, validation
+    return _limited(train, config, "train"), _limited(validation, config, "validation")
 
 
 def find_source(config: DataConfig, in_memory: Any) -> tuple[DataConfig, Source]:
@@ -194,21 +187,34 @@ def _read(source: Source, config: DataConfig, split: str) -> Any:
     return filtered(dataset, config)
 
 
-def _one_split_of_a_mixture(config: DataConfig, split: str, seed: int) -> CaptionDataset:
+def _one_split(config: DataConfig, source: Source, split: str, seed: int) -> Any:
+    """A split with its limit, or None where there is none."""
+    dataset: Any
+    if split == "train" and config.streaming and config.max_eval_samples is None:
+        dataset = _read(source, config, "train")  # which images would be held out nobody says
+    elif split == "train":
+        dataset = _train_and_validation(config, seed, source)[0]
+    elif split in _VALIDATION:
+        # its own one is loaded alone: the training images need not be there
+        own = None if config.streaming else _read(source, config, "validation")
+        dataset = own or _train_and_validation(config, seed, source)[1]
+    else:
+        dataset = _read(source, config, split)
+    return _limited(dataset, config, split)
+
+
+def _one_split_of_a_mixture(config: DataConfig, split: str, seed: int) -> CaptionDataset | None:
     from captionkit.data.mixing import load_mixture, load_part
 
     if split == "train":
         return load_mixture(config, lambda part: load_splits(part, seed))[0]
-
-    def load(part: DataConfig) -> CaptionDataset:
-        settings = dict(vars(part))
-        name = settings.pop("dataset")
-        return load_dataset(name, **{**settings, "split": split, "seed": seed})
-
-    return load_part(config, load)
+    return load_part(config, lambda part: _one_split(*find_source(part, None), split, seed))
 
 
-def _limited(dataset: Any, config: DataConfig, count: int | None) -> Any:
+def _limited(dataset: Any, config: DataConfig, split: str) -> Any:
+    if dataset is None:
+        return None
+    count = config.max_train_samples if split == "train" else config.max_eval_samples
     if count is not None:
         dataset = dataset.first(count)
     if config.captions == "first" and hasattr(dataset, "only_first_caption"):  # no stream

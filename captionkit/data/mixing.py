@@ -127,9 +127,16 @@ def load_mixture(
     return train, validation
 
 
-def load_part(config: DataConfig, load: Callable[[DataConfig], CaptionDataset]) -> CaptionDataset:
-    """One split of all sources, one after the other. load: that of one."""
-    return union([(source, load(source.config)) for source in sources(config)], config)
+def load_part(
+    config: DataConfig, load: Callable[[DataConfig], CaptionDataset | None]
+) -> CaptionDataset | None:
+    """One split of all sources that have it, one after the other; None where none has.
+
+    load: that of one.
+    """
+    parts = [(source, load(source.config)) for source in sources(config)]
+    found = [(source, part) for source, part in parts if part is not None]
+    return union(found, config) if found else None
 
 
 def sources(config: DataConfig) -> list[Source]:
@@ -142,7 +149,7 @@ def sources(config: DataConfig) -> list[Source]:
     inherited = {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(DataConfig)
-        if f.name not in ("mix", "mix_epoch_images", "group_by_content")
+        if f.name not in ("mix", "mix_epoch_images")
     }
     found = []
     for number, entry in enumerate(config.mix, start=1):

@@ -131,10 +131,12 @@ class StreamedDataset:
             ) from None
         if not seen:
             raise DataError(f"{self.name} is empty: there is no image with captions in it.")
-        if left_out := seen - used - len(self.without):
-            message = f"{self.name}: the filters leave out {left_out:,} of {seen:,} images."
-            if not used:
-                raise DataError(f"{message} Nothing is left.")
+        left_out, held_out = seen - used - len(self.without), len(self.without)
+        message = f"{self.name}: the filters leave out {left_out:,} of {seen:,} images."
+        if not used:
+            more = f" {held_out:,} are held out (max_eval_samples)." if held_out else ""
+            raise DataError(f"{message}{more} Nothing is left.")
+        if left_out:
             warnings.warn(message, stacklevel=2)
 
     def visits(

@@ -21,7 +21,10 @@ _NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, t
 # TypeError: of tarfile, where a gzip header ends early
 _TAR_ERRORS = (OSError, EOFError, tarfile.TarError, ValueError, OverflowError, TypeError,
                zlib.error, lzma.LZMAError)  # fmt: skip
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstd"}
+# a tar begins with a file's name, which may be one of the shorter signatures
+_COMPRESSED = {
+    b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd",
+}  # fmt: skip
 
 
 class BoundedHeader(tarfile.TarInfo):
@@ -64,9 +67,10 @@ def compression(archive: Path) -> str | None:
     """How a tar is compressed: "gzip", ..., or None. Raises DataError if it cannot be read."""
     try:
         with archive.open("rb") as file:
-            return _COMPRESSED.get(file.read(2))
+            start = file.read(6)
     except OSError as error:
         raise DataError(f"Cannot read {archive}: {error.strerror or error}.") from None
+    return next((kind for mark, kind in _COMPRESSED.items() if start.startswith(mark)), None)
 
 
 def members(archive: Path) -> Iterator[TarMember]:
@@ -77,8 +81,8 @@ def members(archive: Path) -> Iterator[TarMember]:
     if kind := compression(archive):
         raise DataError(
             f"{archive} is compressed ({kind}): its images cannot be found without reading it from "
-            "the start each time. Unpack the compression (`gunzip`), which costs next to nothing "
-            "for photos, or set streaming=True."
+            f"the start each time. Unpack the compression (`{kind} -d`), which costs next to "
+            "nothing for photos, or set streaming=True."
         )
     try:
         with tarfile.open(archive, "r:", tarinfo=BoundedHeader) as opened:

@@ -177,6 +177,11 @@ def test_stop_at_the_first_bad_image_keeps_what_was_done(photos, captioner, tmp_
     with pytest.raises(ImageError, match=r"b\.png: it is empty \(0 bytes\)\. The captions so far"):
         caption_files(photos, captioner, on_bad_image="stop", **settings)
     assert captions_of(tmp_path / "x.jsonl")["a.png"] == spoken(photos / "a.png")
+    with pytest.raises(ImageError, match=r"b\.png: it is empty"):  # it is not passed over either
+        caption_files(photos, captioner, on_bad_image="stop", **settings)
+    (photos / "b.png").write_bytes((photos / "a.png").read_bytes())
+    assert caption_files(photos, captioner, on_bad_image="stop", **settings).failed == 0
+    assert captions_of(tmp_path / "x.jsonl")["b.png"] == spoken(photos / "b.png")
 
 
 def test_changed_settings_are_noticed(photos, tmp_path):

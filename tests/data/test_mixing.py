@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captionkit.data import load_dataset, load_splits
+from captionkit.data.content import content_hashes
 from captionkit.data.dataset import CaptionDataset
 from captionkit.data.mixing import Mixture, Source, sources, union
 from captionkit.data.order import caption_index, visit_count, visits
@@ -207,6 +208,35 @@ def test_a_source_that_is_wrong_is_named(folders):
         load_splits(DataConfig(mix=mix), seed=0)
     with pytest.raises(DataError, match="no split 'test'"):
         load_dataset(mix=entries(folders), split="test")
+
+
+def test_a_split_is_that_of_the_sources_that_have_it(folders):
+    (folders / "cats").rename(folders / "train")
+    (folders / "cats").mkdir()
+    (folders / "train").rename(folders / "cats" / "train")
+    (folders / "cats" / "validation").mkdir()
+    for i in range(4):
+        Image.new("RGB", (4, 3), (i, 9, 0)).save(folders / "cats/validation" / f"v{i}.png")
+        (folders / "cats/validation" / f"v{i}.txt").write_text("a cat")
+    mix = entries(folders)
+    found = load_splits(DataConfig(mix=mix, test_size=0), seed=0)[1]
+    assert load_dataset(mix=mix, test_size=0, split="validation").image_ids == found.image_ids
+    assert len(found) == 4
+
+
+def test_data_in_memory_are_not_beside_a_mixture(folders):
+    with pytest.raises(ConfigError, match="in memory cannot be beside mix"):
+        load_splits(DataConfig(mix=entries(folders)), 0, [(Image.new("RGB", (4, 4)), "x")])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_pictures_of_a_source_are_on_one_side(folders, seed):
+    for i in range(30):
+        picture = (folders / "dogs" / f"{i - i % 2}.png").read_bytes()
+        (folders / "dogs" / f"{i}.png").write_bytes(picture)
+    config = DataConfig(mix=entries(folders)[1:], test_size=0.2, group_by_content=True)
+    train, validation = load_splits(config, seed)
+    assert not set(content_hashes(train)) & set(content_hashes(validation))
 
 
 def test_pictures_that_two_sources_share_are_reported(folders):

@@ -169,6 +169,13 @@ def test_filters_say_at_the_end_of_an_epoch_what_they_left_out():
         list(streamed.visits("all", 0))
 
 
+def test_a_stream_that_is_held_out_whole():
+    stream, held_out = StreamedDataset([lambda: examples(0, 3)], "made", DataConfig()).held_out(5)
+    assert len(held_out) == 3
+    with pytest.raises(DataError, match=r"3 are held out \(max_eval_samples\)\. Nothing is left"):
+        next(stream.endless_visits("first", 0))
+
+
 def test_streams_that_are_wrong():
     def broken(error):
         yield from examples(0, 2)

@@ -26,6 +26,12 @@ def test_compressed_tars_are_read_in_one_pass_only(tmp_path, compression, name):
         list(members(path))
 
 
+@pytest.mark.parametrize("start", ["BZ", "(\u00b5", "\u00fd7"])
+def test_a_name_like_a_signature_is_a_name(tmp_path, start):
+    path = pack(tmp_path / "a.tar", **{f"{start}_1.txt": b"x"})
+    assert [member.member for member in members(path)] == [f"{start}_1.txt"]
+
+
 def test_a_file_in_a_compressed_tar_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(tars, "MEMBER_BYTES", 1000)
     path = pack(tmp_path / "a.tar", "gz", small=bytes(1000), bomb=bytes(1001))
