@@ -25,13 +25,35 @@ class CaptionTable:
     """The captions of images, in the order of the file.
 
     captions: by image id (where the file has none, by position). positional: whether the ids are
-    positions. aliases: other names of images, such as file names.
+    positions. aliases: ids by other names of images: their paths in the file, and file names.
     """
 
     path: Path
     captions: dict[str, list[str]] = field(default_factory=dict)
     positional: bool = False
-    aliases: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, set[str]] = field(default_factory=dict)
+
+    def name(self, path: str, image_id: str) -> None:
+        """Take note that an image has this path."""
+        for name in (path, Path(path).name):
+            self.aliases.setdefault(name, set()).add(image_id)
+
+    def find(self, name: str) -> str | None:
+        """The id of an image that may be named by its file; None where there is none.
+
+        Raises DataError where the file's name alone does not say which one it is.
+        """
+        if name in self.captions:
+            return name
+        found = self.aliases.get(name) or self.aliases.get(Path(name).name, set())
+        found = {image_id for image_id in found if image_id in self.captions}
+        if len(found) > 1:
+            some = ", ".join(sorted(found)[:3])
+            raise DataError(
+                f"{name!r} may be any of {len(found)} images of {self.path} ({some}): their files "
+                "have the same name. Name images by their ids."
+            )
+        return next(iter(found), None)
 
 
 def read_predictions(path: Path) -> CaptionTable:
@@ -64,7 +86,7 @@ def _read(path: Path, columns: Sequence[str]) -> CaptionTable:
         images = content.get("images")
         for image in images if isinstance(images, list) else ():
             if isinstance(image, Mapping) and {"id", "file_name"} <= image.keys():
-                table.aliases[Path(str(image["file_name"])).name] = str(image["id"])
+                table.name(str(image["file_name"]), str(image["id"]))
     rows = list(_rows(path, content))
     table.positional = bool(rows) and not any(name in rows[0] for name in ID_COLUMNS)
     for number, row in enumerate(rows, 1):

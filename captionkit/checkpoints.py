@@ -24,10 +24,11 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 @contextlib.contextmanager
-def removed_unless_written(folder: Path, what: str = "") -> Iterator[None]:
+def removed_unless_written(folder: Path, what: str = "", in_run: bool = True) -> Iterator[None]:
     """Within the block a checkpoint is written; where that fails its room is given back.
 
-    what: its name in the message, where it is no checkpoint. Raises OutputError, also for what
+    what: its name in the message, where it is no checkpoint. in_run: whether there is a run that
+    could go on. Raises OutputError, also for what
     safetensors, torch and orbax make of an error of the system's.
     """
     free = ""
@@ -41,10 +42,10 @@ def removed_unless_written(folder: Path, what: str = "") -> Iterator[None]:
             free = f" ({shutil.disk_usage(folder.parent).free:,} bytes are free there)"
         shutil.rmtree(folder, ignore_errors=True)
         whole = next((f for f in _newest_first(folder.parent) if damage(f) is None), None)
-        kept = f"resume goes on from {whole.name}." if whole else "no checkpoint was saved yet."
+        kept = f"resume goes on from {whole.name}" if whole else "no checkpoint was saved yet"
         raise OutputError(
             f"{what or folder.name} could not be written to {folder.parent}: {first_line(error)}"
-            f"{free}. Make room, or make the folder writable again; {kept}"
+            f"{free}. Make room, or make the folder writable again{f'; {kept}' if in_run else ''}."
         ) from error
 
 

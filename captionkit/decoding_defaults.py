@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,10 @@ def decoding_defaults(folder: Path) -> dict[str, Any]:
             defaults[name] = getattr(Decoding(**{name: values[name]}), name)
         except ConfigError:
             refused.append(f"{name}={values[name]!r}")
-    if defaults.get("top_k") == 50 and not defaults.get("do_sample"):
-        defaults.pop("top_k")  # the library's default, not the checkpoint's choice
+    if defaults.get("do_sample"):
+        defaults.setdefault("top_k", 50)  # the library's default, which files leave out
+    elif defaults.get("top_k") == 50:
+        defaults.pop("top_k")  # not the checkpoint's choice
     length = values.get("max_length")
     # 20 is the library's default; the start token is counted in it
     if "max_new_tokens" not in defaults and isinstance(length, int) and length != 20:
@@ -76,6 +79,30 @@ def decoding_defaults(folder: Path) -> dict[str, Any]:
             stacklevel=2,
         )
     return defaults
+
+
+def generation_values(start: Mapping[str, Any], decoding: Decoding) -> dict[str, Any]:
+    """generation_config.json of a model that captions as it was evaluated, with these settings.
+
+    start: that of the checkpoint it was trained from, of which other things than decoding are kept.
+    What plain settings do not need is left out.
+    """
+    ours = {field.name: field.default for field in fields(Decoding)}
+    kept = {
+        name: value
+        for name, value in start.items()
+        if name not in (*ours, *_NOT_APPLIED, "max_length")
+    }
+    chosen = {name: getattr(decoding, name) for name in ours if name != "num_return_sequences"}
+    needed = {"max_new_tokens", "num_beams"}
+    drawing = {"temperature", "top_p", "top_k"}
+    if decoding.do_sample:
+        needed |= drawing  # transformers takes a top_k of 50 where there is none
+    return kept | {
+        name: value
+        for name, value in chosen.items()
+        if name in needed or (name not in drawing and value != ours[name])
+    }
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from captionkit.errors import HubError, first_line
 if TYPE_CHECKING:
     from captionkit.recipe import Recipe
 
-_NOT_UPLOADED = ["checkpoint-*/**", "captionkit/tensorboard/**", ".*"]
+_NOT_UPLOADED = ["checkpoint-*/**", "damaged-checkpoint-*/**", "captionkit/tensorboard/**", ".*"]
 
 
 def check_login(recipe: Recipe) -> None:

@@ -94,7 +94,7 @@ def match_references(predictions: CaptionTable, references: CaptionTable) -> dic
     if predictions.positional or references.positional:
         _check_positions(predictions, references)
         return dict(zip(predictions.captions, references.captions.values(), strict=True))
-    names = {name: _known_name(name, references) for name in predictions.captions}
+    names = {name: references.find(name) for name in predictions.captions}
     missing = [name for name, known in names.items() if known is None]
     if missing:
         raise DataError(
@@ -148,14 +148,6 @@ def _check_positions(predictions: CaptionTable, references: CaptionTable) -> Non
             f"{len(references.captions)}; without image ids they are matched by position, so the "
             "numbers should be the same."
         )
-
-
-def _known_name(name: str, references: CaptionTable) -> str | None:
-    """The id by which the references know an image that may be named by its file."""
-    if name in references.captions:
-        return name
-    alias = references.aliases.get(Path(name).name)
-    return alias if alias in references.captions else None
 
 
 def _first(names: Sequence[str]) -> str:

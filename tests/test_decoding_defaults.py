@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 
 import pytest
 from transformers import GenerationConfig
 
-from captionkit.decoding_defaults import decoding_defaults
+from captionkit.decoding_defaults import decoding_defaults, generation_values
 from captionkit.errors import CheckpointError
 from captionkit.recipe import Decoding
 
@@ -80,6 +81,44 @@ def test_what_transformers_writes_by_itself_warns_of_nothing(tmp_path):
         # transformers 4 writes out what is so anyway
         said = decoding_defaults(everything)
     assert said == {name: getattr(Decoding(), name) for name in said}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"num_beams": 3, "length_penalty": -2.0, "prompt": "a photo of"},
+        {"do_sample": True}, {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "top_k": 7},
+        {"early_stopping": True, "num_beams": 2, "max_new_tokens": 5, "temperature": 3.0},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "start",
+    [
+        {}, {"do_sample": True, "temperature": 1.5, "top_k": 3, "num_beams": 9, "max_length": 7},
+        {"prompt": "x", "repetition_penalty": 2.0, "early_stopping": True, "bos_token_id": 4},
+    ],
+)  # fmt: skip
+def test_a_model_captions_as_it_was_evaluated(tmp_path, start, settings):
+    """What is written comes back, whatever the checkpoint before had; for transformers too."""
+    wanted = Decoding(**settings)
+    values = generation_values(start, wanted)
+    folder = folder_with(tmp_path, values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Decoding(**decoding_defaults(folder))
+        theirs = GenerationConfig.from_pretrained(folder)
+    if not wanted.do_sample:  # nothing is drawn
+        wanted = dataclasses.replace(wanted, temperature=1.0)
+    assert found == wanted
+    assert theirs.max_new_tokens == wanted.max_new_tokens
+    assert bool(theirs.do_sample) == wanted.do_sample
+    assert theirs.repetition_penalty in (None, 1.0)
+    assert values.get("bos_token_id") == start.get("bos_token_id")
+
+
+def test_a_checkpoint_that_samples_draws_from_fifty_as_in_transformers(tmp_path):
+    GenerationConfig(do_sample=True).save_pretrained(tmp_path)
+    assert decoding_defaults(tmp_path) == {"do_sample": True, "top_k": 50}
 
 
 @pytest.mark.parametrize(("text", "expected"), [("{", "cannot be read as JSON"), ("[1]", "list")])

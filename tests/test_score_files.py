@@ -91,6 +91,21 @@ def test_images_named_by_file(tmp_path):
     assert result.scores.corpus == EXPECTED
 
 
+def test_files_of_the_same_name_in_two_folders(tmp_path):
+    images = [{"id": 1, "file_name": "cats/1.jpg"}, {"id": 2, "file_name": "dogs/1.jpg"}]
+    texts = {1: "a cat on a mat", 2: "two dogs in the snow"}
+    annotations = [{"image_id": i, "caption": text} for i, text in texts.items()]
+    references, predictions = tmp_path / "r.json", tmp_path / "p.jsonl"
+    references.write_text(json.dumps({"images": images, "annotations": annotations}))
+    for image in images:
+        row = {"image": image["file_name"], "caption": texts[image["id"]]}
+        predictions.write_text(json.dumps(row))
+        assert score_files(predictions, references, ["wer"]).scores.corpus["wer"] == 0
+    predictions.write_text(json.dumps({"image": "photos/1.jpg", "caption": "a cat"}))
+    with pytest.raises(DataError, match=r"'photos/1.jpg' may be any of 2 images .*\(1, 2\)"):
+        score_files(predictions, references, ["wer"])
+
+
 def test_lines_are_matched_by_position(tmp_path):
     (tmp_path / "p.txt").write_text("a dog\r\n\r\ntwo\u2028cats\r\n", encoding="utf-8")
     (tmp_path / "r.txt").write_text("a dog\na boat\ntwo cats\n", encoding="utf-8")

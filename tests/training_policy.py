@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import captionkit
+from captionkit.evaluation import read_predictions
 
 SMALL = {
     "batch_size": 4, "learning_rate": 2e-3, "eval_batch_size": 8, "test_size": 0.25,
@@ -48,6 +49,15 @@ def test_history_and_metrics_agree(result):
     best = min(evaluated.values(), key=lambda row: row["eval_loss"])
     assert result.metrics == {"loss": best["eval_loss"], "wer": best["eval_wer"]}
     assert json.loads((result.output_dir / "captionkit/metrics.json").read_text()) == result.metrics
+
+
+def test_it_captions_as_it_was_evaluated(train, pairs, tmp_path):
+    settings = {"num_beams": 2, "length_penalty": -2.0, "prompt": "red"}
+    result = train(pairs, tmp_path / "run", max_steps=2, **settings)
+    scored = {p.image_id: p.prediction for p in read_predictions(result.output_dir / "captionkit")}
+    again = captionkit.evaluate(str(result.output_dir), pairs, metrics=[])
+    assert {p.image_id: p.prediction for p in again.predictions}.items() >= scored.items()
+    assert all(text.startswith("red") for text in scored.values())
 
 
 def test_the_best_weights_are_kept_and_early_stopping_stops(train, too_much, pairs, tmp_path):

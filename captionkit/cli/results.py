@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -44,12 +46,13 @@ def evaluate(arguments: list[str]) -> None:
 
     captioner = load(given.model, given.backend, given.device, None, given.trust_remote_code)
     data = given_on(arguments, given.data)
-    name = data.pop("dataset", "")
-    folder = Path(given.output_dir or _evaluation_folder(given.model, name, given.data.split))
+    name, decoding = data.pop("dataset", ""), given_on(arguments, given.decoding)
+    others = {**data, **decoding, "seed": given.seed}
+    folder = Path(given.output_dir or _evaluation_folder(given, name, others))
     result = run(
         captioner, name, metrics=given.metrics, batch_size=given.batch_size, seed=given.seed,
         output_dir=folder,
-        **data, **given_on(arguments, given.decoding),
+        **data, **decoding,
     )  # fmt: skip
     if not is_main_process():
         return
@@ -76,7 +79,11 @@ def report(arguments: list[str]) -> None:
 
     folders = [_run_folder(Path(run)) for run in given.runs]
     if len(folders) == 1:
-        print(write_report(folders[0], None, folders[0].resolve().parent.name))
+        if given.output:
+            raise ConfigError("output is for a comparison; the report of a run is written into it.")
+        home = folders[0].resolve()
+        title = home.parent.name if home.name == "captionkit" else home.name
+        print(write_report(home, None, title))
     elif len(folders) == 2:
         print(compare_runs(folders, None, Path(given.output) if given.output else None))
     else:
@@ -91,7 +98,13 @@ def _run_folder(path: Path) -> Path:
     return folder
 
 
-def _evaluation_folder(model: str, dataset: str, split: str) -> Path:
-    name = f"{(dataset or 'files').replace('/', '-')}-{split}"
-    home = Path(model)
+def _evaluation_folder(given: _Evaluate, dataset: str, others: dict[str, Any]) -> Path:
+    """Of its own for each choice of data and decoding: none is written over another's."""
+    place = Path(given.data.data_dir or given.data.train_file or "files").stem
+    name = f"{(dataset or place).replace('/', '-')}-{given.data.split}"
+    plain = {"split": given.data.split, "seed": None}
+    if chosen := {key: value for key, value in others.items() if plain.get(key, ...) != value}:
+        text = json.dumps(chosen, sort_keys=True, default=str)
+        name += f"-{hashlib.blake2b(text.encode(), digest_size=3).hexdigest()}"
+    home = Path(given.model)
     return (home / "captionkit" if home.is_dir() else Path(".")) / "evaluations" / name

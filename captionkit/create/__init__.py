@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 
+from captionkit.checkpoints import move_durably, removed_unless_written
 from captionkit.create.decoder import DECODERS, decoder_tensors
 from captionkit.create.encoder import ENCODERS, encoder_tensors
 from captionkit.create.part import Part, Tensors, normal, read_part
@@ -49,12 +50,20 @@ def create(
 
     from safetensors.numpy import save_file
 
-    output.mkdir(parents=True, exist_ok=True)
-    _write_json(output / "config.json", config)
-    _write_json(output / "generation_config.json", _generation_config(config))
-    save_tokenizer(tokenizer, output)
-    preprocess.save(output)
-    save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output} cannot be made: {error.strerror}.") from None
+    # beside, then moved: a folder without its weights would be taken for one to train from scratch
+    temporary = output / ".saving"
+    with removed_unless_written(temporary, "The model", in_run=False):
+        temporary.mkdir()
+        _write_json(temporary / "config.json", config)
+        _write_json(temporary / "generation_config.json", _generation_config(config))
+        save_tokenizer(tokenizer, temporary)
+        preprocess.save(temporary)
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        move_durably(temporary, output)
     return output
 
 

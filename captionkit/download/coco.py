@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from captionkit.data.fetch import is_url
 from captionkit.download import verify
 from captionkit.download.coco_files import RemoteFile, files_of, is_unpacked
 from captionkit.download.transfer import remote_size
@@ -19,7 +20,7 @@ from captionkit.download.zip_file import (
     readable,
     wrong_checksum,
 )
-from captionkit.errors import DataError, OutputError
+from captionkit.errors import ConfigError, DataError, OutputError
 
 _MARGIN = 100_000_000  # bytes that stay free
 
@@ -46,6 +47,8 @@ def download_coco(
     where there is no room or another download is at work. A file has its name only when it is
     whole; until then it is NAME.part, and the next call goes on with it.
     """
+    if mirror and not is_url(mirror):
+        raise ConfigError(f"mirror={mirror!r} should be an address that begins with https:// .")
     files = files_of(parts, year)
     given = {
         name: Checksum(digest, f"by {sha256}")

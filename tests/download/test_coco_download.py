@@ -222,6 +222,11 @@ def test_a_second_download_is_refused(coco, tmp_path):
         download(tmp_path / "file", "val")
 
 
+def test_a_mirror_without_its_scheme(tmp_path):
+    with pytest.raises(ConfigError, match=r"mirror='host/coco' should be an address"):
+        download_coco(tmp_path, mirror="host/coco")
+
+
 def test_a_mirror(coco, tmp_path, server):
     for name in (VAL, KARPATHY):
         file = coco_files._FILES[name]

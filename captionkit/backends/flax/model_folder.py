@@ -10,6 +10,7 @@ from captionkit.backends.flax.models import family_of
 from captionkit.backends.flax.models.family import Family
 from captionkit.data.captions import save_tokenizer
 from captionkit.data.preprocess import Preprocessor
+from captionkit.decoding_defaults import generation_values
 from captionkit.models import has_weights, load_tokenizer, model_type
 from captionkit.recipe import Decoding
 
@@ -56,14 +57,11 @@ def write_config_files(folder: Path, model: Model, decoding: Decoding) -> None:
     model.preprocess.save(folder)
     start, ends, pad = model.family.token_ids(model.config)
     values = {
-        **model.generation,
+        **generation_values(model.generation, decoding),
         "decoder_start_token_id": start,
         "bos_token_id": start,
         "eos_token_id": ends[0] if len(ends) == 1 else list(ends),
         "pad_token_id": pad,
-        "max_new_tokens": decoding.max_new_tokens,
-        "num_beams": decoding.num_beams,
     }
-    values.pop("max_length", None)
     text = json.dumps(values, indent=2) + "\n"
     (folder / "generation_config.json").write_text(text, encoding="utf-8")

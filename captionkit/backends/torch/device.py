@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from captionkit.errors import ConfigError
+from captionkit.errors import ConfigError, first_line
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,6 +32,13 @@ def choose_device(wanted: str | None = None) -> torch.device:
                 f"device={wanted!r} was asked for, but torch sees {count} CUDA devices. "
                 "Use device='cpu', or install a torch build with CUDA and its driver."
             )
+    if device.type not in ("cpu", "cuda", "mps"):
+        try:
+            torch.zeros(1, device=device).item()
+        except Exception as error:  # each kind of device says in its own way that it is not there
+            raise ConfigError(
+                f"device={wanted!r} cannot be used here: {first_line(error)}. Use cpu, cuda or mps."
+            ) from None
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(
             "device='mps' was asked for, but this machine has none. Use device='cpu'."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import GenerationConfig, TrainingArguments
 
 from captionkit.backends.torch import sharding
 from captionkit.backends.torch.batches import TrainingBatches
@@ -23,6 +23,7 @@ from captionkit.backends.torch.weights import load_model, named_as_saved, new_mo
 from captionkit.checkpoints import move_durably, removed_unless_written
 from captionkit.data.loader import training_rows
 from captionkit.data.preprocess import Preprocessor
+from captionkit.decoding_defaults import generation_values
 from captionkit.errors import ConfigError
 from captionkit.freezing import frozen_tensors
 from captionkit.models import has_weights, load_tokenizer
@@ -60,11 +61,11 @@ def _train(job: TrainingJob) -> Path:
         checkpoint_activations(model)
     if options.sharded:
         sharding.gather_by_layer(args, model)
-    model.generation_config.update(
-        max_length=None,
-        max_new_tokens=recipe.decoding.max_new_tokens,
-        num_beams=recipe.decoding.num_beams,
-    )
+    values = generation_values(model.generation_config.to_diff_dict(), recipe.decoding)
+    values.pop("_from_model_config", None)  # it is the run's
+    model.generation_config = GenerationConfig.from_dict(values)
+    if "prompt" in values:  # no setting of transformers, which keeps and ignores it
+        model.generation_config.prompt = values["prompt"]
 
     order, read = training_rows(
         job.train, recipe, tokenizer, family.text_limit(model.config), preprocess,

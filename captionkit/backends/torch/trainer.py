@@ -158,7 +158,7 @@ class CaptionTrainer(Trainer):
         """Report the mean loss since the last log, exact also across a resumption."""
         if "loss" not in logs:
             return
-        loss = self.accelerator.reduce(self.loss_sum, "mean").item() / self.steps_in_sum
+        loss = self.mean_loss_sum() / self.steps_in_sum
         values = {"loss": loss, "learning_rate": self.learning_rate}
         if math.isfinite(logs.get("grad_norm", math.nan)):
             values["grad_norm"] = float(logs["grad_norm"])
@@ -176,7 +176,7 @@ class CaptionTrainer(Trainer):
         Called between the backward passes and the optimizer, in all processes.
         """
         if self.any_process(not math.isfinite(self.loss_sum.item())):
-            loss = self.accelerator.reduce(self.loss_sum).item()
+            loss = self.mean_loss_sum()
             raise self._diverged(f"loss became {loss}", optimizer)
         norm = float(self.gradient_norm)  # over all processes, so that they agree
         if math.isfinite(norm):
@@ -227,7 +227,7 @@ class CaptionTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
-            loss_sum = self.accelerator.reduce(self.loss_sum, "mean").item()
+            loss_sum = self.mean_loss_sum()
             if main:
                 state = {
                     "loss_sum": loss_sum,
@@ -313,6 +313,13 @@ class CaptionTrainer(Trainer):
         if self.accelerator.num_processes == 1:
             return flag
         return bool(self.accelerator.reduce(torch.tensor(int(flag), device=self.args.device)) > 0)
+
+    def mean_loss_sum(self) -> float:
+        """That of all processes. All of them call it."""
+        if self.accelerator.num_processes == 1:
+            return self.loss_sum.item()
+        # between GPUs only what lies on them is exchanged
+        return self.accelerator.reduce(self.loss_sum.to(self.args.device), "mean").item()
 
     def emit(self, kind: Any, **values: Any) -> None:
         """Report to core, from the main process only."""

@@ -76,6 +76,22 @@ def test_the_tensors_of_the_parts_are_in_it_and_the_rest_is_fresh(make, parts, t
     )
 
 
+def test_what_cannot_be_written_leaves_no_half(parts, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be made"):
+        create(*parts[:2], tmp_path / "file" / "ved")
+
+    def full(tensors, file, **_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("safetensors.numpy.save_file", full)
+        with pytest.raises(OutputError, match=r"The model could not be written .*again\.$"):
+            create(*parts[:2], tmp_path / "ved")
+    assert not list((tmp_path / "ved").iterdir())
+    assert create(*parts[:2], tmp_path / "ved") == tmp_path / "ved"
+
+
 def test_the_config_says_how_decoding_starts_and_ends(parts, tmp_path):
     folder = create(*parts[:2], tmp_path / "ved")
     config = json.loads((folder / "config.json").read_text())

@@ -17,6 +17,7 @@ from training_policy import (  # noqa: F401 (the tests)
     test_an_update_whose_only_image_is_bad_stops_or_is_left_out,
     test_captions_longer_than_the_model_are_named_or_cut,
     test_history_and_metrics_agree,
+    test_it_captions_as_it_was_evaluated,
     test_the_best_weights_are_kept_and_early_stopping_stops,
     without_speed,
 )

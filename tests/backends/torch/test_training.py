@@ -17,6 +17,7 @@ from training_policy import (  # noqa: F401 (the tests)
     test_an_update_whose_only_image_is_bad_stops_or_is_left_out,
     test_captions_longer_than_the_model_are_named_or_cut,
     test_history_and_metrics_agree,
+    test_it_captions_as_it_was_evaluated,
     test_the_best_weights_are_kept_and_early_stopping_stops,
     without_speed,
 )
@@ -215,6 +216,8 @@ def test_overwriting_happens_only_when_all_else_is_in_order(git_folder, pairs, t
     [
         ({"precision": "fp16"}, "precision='fp16' needs a GPU"),
         ({"device": "cuda"}, "torch sees 0 CUDA devices"),
+        ({"device": "meta"}, "device='meta' cannot be used here"),
+        ({"device": "hpu"}, "device='hpu' cannot be used here"),
         ({"device": "quantum"}, "is not a device"),
         ({"devise": "cpu"}, "did you mean 'device'"),
         ({"freeze": ["git.nothing.*"]}, "matches no tensor"),
