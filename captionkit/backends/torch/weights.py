@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, set_seed
 
 from captionkit.backends.torch.families import family_of
@@ -94,11 +95,18 @@ def _check_complete(folder: Path, info: dict[str, Any], unused: Sequence[str]) -
     unknown = {name for name in info.get("unexpected_keys", ()) if not name.endswith(_BUFFERS)}
     missing, unexpected = (names - matching(names, unused) for names in (lacked, unknown))
     mismatched = [
-        f"{name} is {tuple(found)} instead of {tuple(expected)}"
-        for name, found, expected in info.get("mismatched_keys", ())
+        # transformers 4 gives the names alone
+        f"{of[0]} is {tuple(of[1])} instead of {tuple(of[2])}" if isinstance(of, tuple) else str(of)
+        for of in info.get("mismatched_keys", ())
     ]
     if missing or mismatched or unexpected:
-        raise weights_do_not_fit(folder, missing, unexpected, mismatched)
+        error = weights_do_not_fit(folder, missing, unexpected, mismatched)
+        if transformers.__version__.startswith("4."):
+            error = CheckpointError(
+                f"{error} In transformers {transformers.__version__} parts other than ViT, DeiT "
+                "and GPT-2 have other names: with such a model, upgrade to transformers 5."
+            )
+        raise error
 
 
 def _first_lines(error: BaseException) -> str:

@@ -25,6 +25,9 @@ from captionkit.backends.torch.train import freeze
 from captionkit.create import create
 from captionkit.errors import CheckpointError
 
+pytestmark = pytest.mark.skipif(
+    transformers.__version__.startswith("4."), reason="transformers 4 names the parts otherwise"
+)
 TEXTS = ["a red one above a green", "two blue below", "yellow", "a white one"]
 
 # ---- checkpoints as they lie on the hub, tiny ----------------------------------------------------

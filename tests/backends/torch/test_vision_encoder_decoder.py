@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -161,6 +162,9 @@ def test_the_encoder_runs_once_an_image(captioner, images, pairs):
     assert loss == captioner.loss(images, [texts for _, texts in pairs[:5]])
 
 
+@pytest.mark.skipif(
+    transformers.__version__.startswith("4."), reason="transformers 4 shifts labels otherwise"
+)
 def test_the_first_loss_of_training_is_that_of_transformers(folder, captioner, pairs, tmp_path):
     """VisionEncoderDecoderModel shifts labels itself; the mean is over the batch's tokens."""
     pairs = [(image, texts[0].replace(".", "")) for image, texts in pairs]
