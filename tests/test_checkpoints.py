@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from captionkit import checkpoints
@@ -142,10 +144,21 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_a_warning(run, monkeypatch)
         checkpoints.prune(run, 1, None)
 
 
-def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path):
+def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     checkpoints.write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        checkpoints.write_atomically(path, "\ud800")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_that_are_not_utf_8_are_escaped(tmp_path):
+    path = tmp_path / "skipped.jsonl"
+    checkpoints.write_atomically(path, '{"image_id": "\udcff.png"}\n')
+    assert json.loads(path.read_text("utf-8")) == {"image_id": "\udcff.png"}
