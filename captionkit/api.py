@@ -200,8 +200,8 @@ def evaluate(
     "validation" as default, ...) and of `Decoding`. seed: of the split, where the source has no
     validation images of its own. On the data that the model was trained on it, `test_size`, the
     filters and the split are by default those of that run, so that nothing it was trained on is
-    evaluated. output_dir: where predictions and a
-    report are written; nothing is written without it.
+    evaluated. output_dir: where predictions and a report are written; nothing is written without
+    it.
 
     Raises what `load` does, `DataError`, `ImageError` unless on_bad_image is "skip", `MetricError`
     and `OutputError`.

@@ -28,8 +28,8 @@ def removed_unless_written(folder: Path, what: str = "", in_run: bool = True) ->
     """Within the block a checkpoint is written; where that fails its room is given back.
 
     what: its name in the message, where it is no checkpoint. in_run: whether there is a run that
-    could go on. Raises OutputError, also for what
-    safetensors, torch and orbax make of an error of the system's.
+    could go on. Raises OutputError, also for what safetensors, torch and orbax make of an error of
+    the system's.
     """
     free = ""
     try:
@@ -195,9 +195,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what killed processes left of files that they wrote atomically."""
-    for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+    """Remove what killed processes left of files that they wrote atomically, or as `whole_file`."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.\d+\.(tmp|partial)", path.name):
             path.unlink()
 
 

@@ -119,7 +119,14 @@ def test_a_run_whose_folder_is_gone_does_not_make_it_anew(tmp_path):
 
 
 def test_temporary_files_of_killed_processes_are_removed(tmp_path):
-    for name in (".metrics.json.77.tmp", ".lock", "metrics.json", "notes.tmp", ".mine.tmp"):
+    for name in (
+        ".metrics.json.77.tmp",
+        ".samples.png.77.8.partial",
+        ".lock",
+        "metrics.json",
+        "notes.tmp",
+        ".mine.tmp",
+    ):
         (tmp_path / name).write_text("")
     checkpoints.remove_temporary_files(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}

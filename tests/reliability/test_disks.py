@@ -61,6 +61,7 @@ def test_a_full_disk(backend, undisturbed, small_disk, at_step, leave):
     whole = checkpoints.newest_whole(run)  # a warning of a half would be an error
     assert whole.name == "checkpoint-6"
     assert not list((run / "captionkit").glob(".*.tmp"))
+    assert not list((run / "captionkit").glob(".*.partial"))
     with pytest.raises(OutputError, match=r"(?i)No space left on|bytes are free there"):
         killable_run.train(backend, small_disk)  # still full
     assert checkpoints.damage(whole) is None

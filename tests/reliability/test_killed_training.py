@@ -35,6 +35,7 @@ def test_a_run_killed_inside_a_save_goes_on_as_if_nothing_had_been(backend, tmp_
     killable_run.train(backend, whole)
     assert left_by(killed / "run") == left_by(whole / "run")
     assert not list((killed / "run").glob("**/*.tmp"))
+    assert not list((killed / "run").glob("**/*.partial"))
 
 
 @pytest.fixture(scope="module")

@@ -62,10 +62,8 @@ def _train(job: TrainingJob) -> Path:
     if options.sharded:
         sharding.gather_by_layer(args, model)
     values = generation_values(model.generation_config.to_diff_dict(), recipe.decoding)
-    values.pop("_from_model_config", None)  # it is the run's
+    values.pop("_from_model_config", None)  # with it, what transformers does not know is dropped
     model.generation_config = GenerationConfig.from_dict(values)
-    if "prompt" in values:  # no setting of transformers, which keeps and ignores it
-        model.generation_config.prompt = values["prompt"]
 
     order, read = training_rows(
         job.train, recipe, tokenizer, family.text_limit(model.config), preprocess,
