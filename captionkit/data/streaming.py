@@ -267,7 +267,7 @@ def _examples(
             if source is None:
                 source = _source(row[image_column], f"{name}, image {name_of}", config, folder)
             captions += arrow.caption_list(row[caption_column], name_of, name)
-        yield Example(source, tuple(captions), name_of)  # type: ignore[arg-type]
+        yield Example(source, tuple(captions), name_of)  # type: ignore[arg-type]  # a group has a row
 
 
 def _source(value: Any, where: str, config: DataConfig, folder: Path | None) -> Any:

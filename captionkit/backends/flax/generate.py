@@ -174,7 +174,7 @@ def _one_by_one(
     )
     ended = jnp.broadcast_to(jnp.arange(batch)[:, None] >= count, (batch, lanes))
     first = State(jnp.int32(0), last, ended, found, cache)
-    going_on = lambda s: (s.position < length) & ~jnp.all(s.ended)  # noqa: E731
+    going_on = lambda s: (s.position < length) & ~jnp.all(s.ended)  # noqa: E731 (used once)
     found = jax.lax.while_loop(going_on, step, first).found
     if lanes == 1:
         return found

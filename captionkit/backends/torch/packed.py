@@ -62,7 +62,7 @@ class _Packed:
         """`(..., inputs)` to `(..., outputs)`."""
         usual = torch.is_grad_enabled() or x.dtype != self.packed.dtype or x.device.type != "cpu"
         if usual or torch.is_autocast_enabled("cpu"):
-            return super().forward(x)  # type: ignore[misc]
+            return super().forward(x)  # type: ignore[misc]  # that of the layer
         return _product(x, self.packed, self.bias)
 
 

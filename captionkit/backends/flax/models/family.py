@@ -36,13 +36,13 @@ class Config(Protocol):
 
     def __hash__(self) -> int: ...
     @property
-    def source(self) -> str: ...  # noqa: D102
+    def source(self) -> str: ...  # noqa: D102 (the class says it)
     @property
-    def token_ids(self) -> TokenIds: ...  # noqa: D102
+    def token_ids(self) -> TokenIds: ...  # noqa: D102 (the class says it)
     @property
-    def text_limit(self) -> int: ...  # noqa: D102
+    def text_limit(self) -> int: ...  # noqa: D102 (the class says it)
     @property
-    def image_size(self) -> tuple[int, int] | None: ...  # noqa: D102
+    def image_size(self) -> tuple[int, int] | None: ...  # noqa: D102 (the class says it)
 
     @classmethod
     def from_dict(
